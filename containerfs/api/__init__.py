@@ -1,0 +1,1 @@
+"""The Containers API as seen from here."""

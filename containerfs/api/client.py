@@ -1,0 +1,225 @@
+"""The Containers API: one method for each of its operations.
+
+All methods raise only errors of `containerfs.errors`; each message ends with the server's request
+id. What is not certain about the live service is not assumed: ids are opaque, a file's path is
+what the answer says, and every field but the ids may be missing.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar
+
+from containerfs.api.body import Body, opened, range_header
+from containerfs.api.call import Call
+from containerfs.api.connection import Connection
+from containerfs.api.exchange import Exchange
+from containerfs.api.limits import Limiter
+from containerfs.api.multipart import FilePart
+from containerfs.api.parsing import container, page, remote_file
+from containerfs.api.session import Answer, Session
+from containerfs.api.tls import ssl_context
+from containerfs.api.transport import Transport
+from containerfs.api.types import Container, Page, RemoteFile
+from containerfs.errors import ServerFault, Uncertain
+
+Order = Literal["asc", "desc"]
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def connect(connection: Connection) -> AsyncIterator["Client"]:
+    """A client of *connection*; nothing is sent before its first method is called.
+
+    Raises:
+        Invalid: A certificate file of the connection cannot be used.
+    """
+    transport = Transport(
+        ssl_context=ssl_context(connection),
+        uds=connection.uds,
+        max_idle=connection.max_connections,
+    )
+    async with transport:
+        exchange = Exchange(connection, transport=transport)
+        limiter = Limiter(maximum=connection.max_connections)
+        yield Client(Session(exchange=exchange, limiter=limiter, timeout=connection.timeout))
+
+
+class Client:
+    """The nine operations."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def list_containers(
+        self,
+        *,
+        limit: int = 100,
+        order: Order = "desc",
+        after: str | None = None,
+        name: str | None = None,
+    ) -> Page[Container]:
+        """One page of the account's containers, expired ones included.
+
+        Args:
+            limit: Entries, 1 to 100.
+            order: By the time of creation.
+            after: The id that the page follows.
+            name: Only containers of this name; whether a prefix matches is up to the server.
+        """
+        query = _paging(limit, order, after)
+        if name is not None:
+            query["name"] = name
+        call = Call(method="GET", path=("containers",), query=query)
+        return _read(call, await self._session.send(call), lambda data: page(data, container))
+
+    async def create_container(
+        self,
+        *,
+        name: str,
+        memory_limit: str | None = None,
+        expires_after: int | None = None,
+        network_policy: Mapping[str, Any] | None = None,
+        file_ids: Sequence[str] = (),
+        skills: Sequence[Mapping[str, Any]] = (),
+    ) -> Container:
+        """Create a container; it costs money from now on until it expires or is deleted.
+
+        Args:
+            memory_limit: "1g", "4g", "16g" or "64g".
+            expires_after: Idle minutes, 1 to 20.
+            network_policy: As the API has it: `{"type": "disabled"}`, or
+                `{"type": "allowlist", "allowed_domains": […]}`.
+            file_ids: Files of the account's Files API to copy into it.
+            skills: As the API has them.
+
+        Raises:
+            Uncertain: The answer was lost; the container may exist.
+        """
+        body: dict[str, Any] = {"name": name}
+        if memory_limit is not None:
+            body["memory_limit"] = memory_limit
+        if expires_after is not None:
+            body["expires_after"] = {"anchor": "last_active_at", "minutes": expires_after}
+        if network_policy is not None:
+            body["network_policy"] = dict(network_policy)
+        if file_ids:
+            body["file_ids"] = list(file_ids)
+        if skills:
+            body["skills"] = [dict(skill) for skill in skills]
+        call = Call(method="POST", path=("containers",), json=body)
+        return _read(call, await self._session.send(call), container)
+
+    async def retrieve_container(self, container_id: str) -> Container:
+        """One container. Asking may count as activity, which keeps it alive."""
+        call = Call(method="GET", path=("containers", container_id))
+        return _read(call, await self._session.send(call), container)
+
+    async def delete_container(self, container_id: str) -> None:
+        """Delete a container and all its files; lists may show it for a while."""
+        await self._delete(Call(method="DELETE", path=("containers", container_id)))
+
+    async def list_files(
+        self,
+        container_id: str,
+        *,
+        limit: int = 100,
+        order: Order = "desc",
+        after: str | None = None,
+    ) -> Page[RemoteFile]:
+        """One page of a container's files; arguments as for `list_containers`."""
+        query = _paging(limit, order, after)
+        call = Call(method="GET", path=("containers", container_id, "files"), query=query)
+        answer = await self._session.send(call)
+        return _read(call, answer, lambda data: page(data, _file_of(container_id)))
+
+    async def upload_file(
+        self,
+        container_id: str,
+        *,
+        name: str,
+        fd: int,
+        size: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> RemoteFile:
+        """Upload exactly *size* bytes of *fd*, a regular file, read from its start.
+
+        Args:
+            name: The file name in the request; the path it gets is in the answer only.
+            fd: Stays open; its position is neither used nor moved.
+            progress: Told the bytes sent so far; it starts anew when the upload is repeated.
+
+        Raises:
+            Uncertain: The answer was lost after the whole file was sent; it may exist.
+            LocalFault: The file is shorter than *size*, or cannot be read.
+        """
+        call = Call(
+            method="POST",
+            path=("containers", container_id, "files"),
+            part=lambda: FilePart(name=name, fd=fd, size=size, progress=progress),
+        )
+        return _read(call, await self._session.upload(call), _file_of(container_id))
+
+    async def attach_file(self, container_id: str, *, file_id: str) -> RemoteFile:
+        """Copy a file of the account's Files API into a container.
+
+        Raises:
+            Uncertain: The answer was lost; the copy may exist.
+        """
+        path = ("containers", container_id, "files")
+        call = Call(method="POST", path=path, json={"file_id": file_id})
+        return _read(call, await self._session.send(call), _file_of(container_id))
+
+    async def retrieve_file(self, container_id: str, file_id: str) -> RemoteFile:
+        """One file's description."""
+        call = Call(method="GET", path=("containers", container_id, "files", file_id))
+        return _read(call, await self._session.send(call), _file_of(container_id))
+
+    async def delete_file(self, container_id: str, file_id: str) -> None:
+        """Delete a file; lists may show it for a while."""
+        path = ("containers", container_id, "files", file_id)
+        await self._delete(Call(method="DELETE", path=path))
+
+    @asynccontextmanager
+    async def download_file(
+        self, container_id: str, file_id: str, *, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[Body]:
+        """A file's content, open inside.
+
+        Args:
+            offset: The first byte wanted; the server may send the whole file nevertheless.
+            length: Bytes wanted, 1 or more; None for all that follow. Where the file ends before
+                *offset*, the body is empty.
+        """
+        call = Call(
+            method="GET",
+            path=("containers", container_id, "files", file_id, "content"),
+            headers={"Accept": "application/binary", **range_header(offset, length)},
+            is_content=True,
+            accepted=frozenset({200, 204, 206, 416} if offset or length else {200, 204}),
+        )
+        async with self._session.open(call) as response:
+            yield opened(response, what=str(call), offset=offset, length=length)
+
+    async def _delete(self, call: Call) -> None:
+        answer = await self._session.send(call)
+        if isinstance(answer.data, dict) and answer.data.get("deleted") is False:
+            raise ServerFault(f"{call}: not deleted", request_id=answer.request_id)
+
+
+def _paging(limit: int, order: Order, after: str | None) -> dict[str, str]:
+    query = {"limit": str(limit), "order": order}
+    if after is not None:
+        query["after"] = after
+    return query
+
+
+def _file_of(container_id: str) -> Callable[[Any], RemoteFile]:
+    return lambda data: remote_file(data, container_id=container_id)
+
+
+def _read(call: Call, answer: Answer, parse: Callable[[Any], T]) -> T:
+    try:
+        return parse(answer.data)
+    except ServerFault as exc:
+        kind = ServerFault if call.is_idempotent else Uncertain
+        raise kind(f"{call}: {exc}", request_id=answer.request_id) from exc

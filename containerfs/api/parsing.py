@@ -1,0 +1,158 @@
+"""The service's JSON as our types, believing as little of it as possible.
+
+Unknown fields are ignored, missing ones take a default, numbers that cannot be true are unknown,
+and an entry without a usable id or path is left out of its page with a warning. Nothing a server
+sends raises anything but `ServerFault` here.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from containerfs.api.types import Container, Page, RemoteFile
+from containerfs.errors import ServerFault
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LARGEST_SIZE = 2**63 - 1  # bytes; what a file offset can hold
+LATEST_TIME = 2**33  # Unix seconds, the year 2242; in nanoseconds it still fits the kernel's field
+
+
+def parse_json(text: bytes) -> Any:
+    """The JSON value *text* holds.
+
+    Raises:
+        ServerFault: It holds none, or one nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:  # UnicodeDecodeError is a ValueError
+        raise ServerFault(f"the answer is not JSON ({type(exc).__name__})") from exc
+
+
+def container(data: Any) -> Container:
+    """One container.
+
+    Raises:
+        ServerFault: It is no object, or has no id.
+    """
+    fields = _object(data, "container")
+    return Container(
+        id=_id(fields, "container"),
+        name=_text(fields.get("name")) or "",
+        created=_time(fields.get("created_at")) or 0,
+        status=_text(fields.get("status")) or "running",
+        last_active=_time(fields.get("last_active_at")),
+        expires_after=_minutes(fields.get("expires_after")),
+        memory_limit=_text(fields.get("memory_limit")),
+        network_policy=_policy(fields.get("network_policy")),
+    )
+
+
+def remote_file(data: Any, *, container_id: str) -> RemoteFile:
+    """One file.
+
+    Args:
+        container_id: The container that was asked; it holds where the answer names none.
+
+    Raises:
+        ServerFault: It is no object, or has no id or path.
+    """
+    fields = _object(data, "file")
+    path = _text(fields.get("path"))
+    if path is None:
+        raise ServerFault("a file in the answer has no path")
+    return RemoteFile(
+        id=_id(fields, "file"),
+        container_id=_text(fields.get("container_id")) or container_id,
+        path=path,
+        size=_integer(fields.get("bytes"), most=LARGEST_SIZE),
+        created=_time(fields.get("created_at")) or 0,
+        source=_text(fields.get("source")),
+    )
+
+
+def page(data: Any, entry: Callable[[Any], T]) -> Page[T]:
+    """One page of a list, each of its entries read by *entry*.
+
+    Raises:
+        ServerFault: It is no list.
+    """
+    fields = _object(data, "list")
+    entries = fields.get("data")
+    if entries is None and fields.get("object") == "list":
+        entries = []
+    if not isinstance(entries, list):
+        raise ServerFault("the answer is not a list")
+    return Page(
+        data=_usable(entries, entry),
+        first_id=_text(fields.get("first_id")) or None,
+        last_id=_text(fields.get("last_id")) or _last_id(entries),
+        # Where the server does not say, the next page will: an empty one is the end.
+        has_more=bool(entries) if fields.get("has_more") is None else fields["has_more"] is True,
+    )
+
+
+def _usable(entries: list[Any], entry: Callable[[Any], T]) -> tuple[T, ...]:
+    usable = []
+    faults: list[ServerFault] = []
+    for data in entries:
+        try:
+            usable.append(entry(data))
+        except ServerFault as exc:
+            faults.append(exc)
+    if faults:
+        log.warning("%d of %d entries left out: %s", len(faults), len(entries), faults[0])
+    return tuple(usable)
+
+
+def _last_id(entries: list[Any]) -> str | None:
+    last = entries[-1] if entries else None
+    return (_text(last.get("id")) or None) if isinstance(last, dict) else None
+
+
+def _object(data: Any, kind: str) -> Mapping[str, Any]:
+    if not isinstance(data, dict):
+        raise ServerFault(f"a {kind} was expected, the answer has a {type(data).__name__}")
+    return data
+
+
+def _id(fields: Mapping[str, Any], kind: str) -> str:
+    value = fields.get("id")
+    if not isinstance(value, str) or not value:
+        raise ServerFault(f"a {kind} in the answer has no id")
+    return value
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _integer(value: Any, *, most: int) -> int | None:
+    return value if type(value) is int and 0 <= value <= most else None  # a bool is no number
+
+
+def _time(value: Any) -> int | None:
+    if type(value) is float and 0 <= value <= LATEST_TIME:
+        return int(value)
+    return _integer(value, most=LATEST_TIME)
+
+
+def _minutes(value: Any) -> int | None:
+    return _integer(value.get("minutes"), most=LATEST_TIME) if isinstance(value, dict) else None
+
+
+def _policy(value: Any) -> dict[str, Any] | None:
+    if not isinstance(value, dict):
+        return None
+    policy: dict[str, Any] = {}
+    kind = _text(value.get("type"))
+    if kind is not None:
+        policy["type"] = kind
+    domains = value.get("allowed_domains")
+    if isinstance(domains, list):
+        policy["allowed_domains"] = [domain for domain in domains if isinstance(domain, str)]
+    return policy or None

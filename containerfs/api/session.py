@@ -1,0 +1,210 @@
+"""Calls with everything around them: a place, time limits, retries, and answers read and judged.
+
+A session knows HTTP and the service's habits, not its operations.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import trio
+
+from containerfs.api.call import Call, PlainBody
+from containerfs.api.exchange import Exchange, check_encoding, close, read_body, request_id
+from containerfs.api.failures import described_error, error_object
+from containerfs.api.limits import Limiter
+from containerfs.api.multipart import FilePart
+from containerfs.api.parsing import parse_json
+from containerfs.api.refusals import (
+    refused_by_body,
+    refused_by_clock,
+    refused_by_nonsense,
+    refused_by_status,
+    refused_by_transport,
+)
+from containerfs.api.retry import Refusal, Schedule, asked_wait, repeat
+from containerfs.errors import NotFound, ServerFault
+
+log = logging.getLogger(__name__)
+
+LARGEST_ANSWER = 16 * 1024 * 1024  # bytes of JSON; a page of 100 entries is about 50 KB
+LARGEST_ERROR = 64 * 1024  # bytes of an error's body that are read
+UPLOAD_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A success.
+
+    Args:
+        response: Its status and headers; for content, open and unread.
+        data: Its parsed JSON; None for content, and for a deletion that was found done already.
+    """
+
+    response: httpx.Response
+    data: Any = None
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for the exchange."""
+        return request_id(self.response)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far the attempts at one call have come."""
+
+    body: FilePart | PlainBody
+    may_have_acted: bool = False  # an attempt reached the server and its answer was lost
+
+
+class Session:
+    """Sends calls to one account of one server.
+
+    Args:
+        timeout: Seconds a metadata call may take, all its attempts together; also what a transfer
+            may spend waiting between its attempts.
+    """
+
+    def __init__(self, *, exchange: Exchange, limiter: Limiter, timeout: float) -> None:
+        self._exchange = exchange
+        self._limiter = limiter
+        self._timeout = timeout
+
+    async def send(self, call: Call) -> Answer:
+        """Send a metadata call; one deadline covers its place in the queue and all attempts.
+
+        Raises:
+            Uncertain: It creates something, was sent, and its answer was lost.
+            FileSystemError: Any other failure.
+        """
+        schedule = Schedule(deadline=trio.current_time() + self._timeout)
+        progress = _Progress(call.body())
+        with trio.move_on_at(schedule.deadline):
+            async with self._limiter.place():
+                return await self._repeat(call, progress, schedule)
+        raise refused_by_clock(call, is_whole=progress.body.is_whole).error
+
+    async def upload(self, call: Call) -> Answer:
+        """Send a call that carries a file: it may take any time, as long as it moves.
+
+        Raises: As `send`.
+        """
+        schedule = Schedule(patience=self._timeout, most_attempts=UPLOAD_ATTEMPTS)
+        async with self._limiter.place(is_transfer=True):
+            return await self._repeat(call, _Progress(call.body()), schedule)
+
+    @asynccontextmanager
+    async def open(self, call: Call) -> AsyncIterator[httpx.Response]:
+        """Send a call for content; inside, the answer is open and its body unread.
+
+        The deadline covers the wait for the answer's headers, the inactivity limit its body.
+        The place is held until the answer is closed.
+
+        Raises: As `send`.
+        """
+        async with self._limiter.place(is_transfer=True):
+            schedule = Schedule(deadline=trio.current_time() + self._timeout)
+            answer = await self._repeat(call, _Progress(call.body()), schedule)
+            try:
+                yield answer.response
+            finally:
+                await close(answer.response)
+
+    async def _repeat(self, call: Call, progress: _Progress, schedule: Schedule) -> Answer:
+        async def attempt(number: int) -> Answer | Refusal:
+            progress.body = call.body()
+            await self._limiter.sit_out_pause(schedule.latest(trio.current_time()))
+            with trio.move_on_after(_share(call, number, schedule)):
+                return await self._attempt(call, progress)
+            progress.may_have_acted |= progress.body.is_whole
+            return refused_by_clock(call, is_whole=progress.body.is_whole)
+
+        return await repeat(attempt, schedule=schedule, what=str(call))
+
+    async def _attempt(self, call: Call, progress: _Progress) -> Answer | Refusal:
+        sent_at = trio.current_time()
+        try:
+            response = await self._exchange.send(call, progress.body)
+        except httpx.TransportError as exc:
+            progress.may_have_acted |= progress.body.is_whole
+            return refused_by_transport(call, exc, is_whole=progress.body.is_whole)
+        except ServerFault as exc:  # a redirect: nothing was done
+            return Refusal(error=exc, is_retriable=False)
+        outcome: Answer | Refusal | None = None
+        try:
+            outcome = await self._judge(call, progress, response, sent_at=sent_at)
+        finally:
+            if not (call.is_content and isinstance(outcome, Answer)):
+                await close(response)
+        return outcome
+
+    async def _judge(
+        self, call: Call, progress: _Progress, response: httpx.Response, *, sent_at: float
+    ) -> Answer | Refusal:
+        self._measure(call, response, sent_at=sent_at)
+        had_been_lost = progress.may_have_acted or bool(response.extensions.get("repeated"))
+        progress.may_have_acted = True
+        if response.status_code in call.accepted:
+            return await self._success(call, response)
+        refusal = await self._refusal(call, response)
+        progress.may_have_acted = had_been_lost or response.status_code >= 500
+        if call.method == "DELETE" and had_been_lost and isinstance(refusal.error, NotFound):
+            return Answer(response=response)  # an earlier attempt did it
+        return refusal
+
+    async def _success(self, call: Call, response: httpx.Response) -> Answer | Refusal:
+        name = request_id(response)
+        try:
+            if call.is_content:
+                check_encoding(response)
+                return Answer(response=response)
+            data = parse_json(await read_body(response, most=LARGEST_ANSWER))
+        except httpx.TransportError as exc:
+            return refused_by_transport(call, exc, is_whole=True)
+        except ServerFault as exc:
+            return refused_by_nonsense(call, exc, request_id=name)
+        error = described_error(data)
+        if error is not None:
+            error = self._redacted(error)
+            return refused_by_body(call, response.status_code, error, request_id=name)
+        return Answer(response=response, data=data)
+
+    async def _refusal(self, call: Call, response: httpx.Response) -> Refusal:
+        try:
+            error = error_object(await read_body(response, most=LARGEST_ERROR))
+        except (httpx.TransportError, ServerFault) as exc:
+            log.debug("%s: the error's body is lost: %s", call, exc)
+            error = None
+        return refused_by_status(
+            call,
+            response.status_code,
+            response.headers,
+            self._redacted(error or {}),
+            request_id=request_id(response),
+        )
+
+    def _measure(self, call: Call, response: httpx.Response, *, sent_at: float) -> None:
+        took = trio.current_time() - sent_at
+        status = response.status_code
+        log.debug("%s: %d in %.0f ms (request %s)", call, status, took * 1e3, request_id(response))
+        if status == 429:
+            self._limiter.refused(sent_at=sent_at, wait=asked_wait(response.headers))
+        elif status < 400 and call.part is None:  # an upload's time is not the server's haste
+            self._limiter.answered(after=took)
+
+    def _redacted(self, error: Mapping[str, Any]) -> Mapping[str, Any]:
+        message = error.get("message")
+        if not isinstance(message, str):
+            return error
+        return {**error, "message": self._exchange.redacted(message)}
+
+
+def _share(call: Call, number: int, schedule: Schedule) -> float:
+    # The first attempt at what is safe to repeat gets half the time, so that a connection or a
+    # server that stands still leaves time for another; everything else gets all there is.
+    left = schedule.deadline - trio.current_time()
+    return left / 2 if number == 0 and call.is_idempotent else left

@@ -1,0 +1,34 @@
+"""Which certificates are believed, and which one is shown."""
+
+import ssl
+
+import httpx
+
+from containerfs.api.connection import Connection
+from containerfs.errors import Invalid
+
+
+def ssl_context(connection: Connection) -> ssl.SSLContext | None:
+    """What the connection's `https` is checked with; None where it does not use TLS.
+
+    Raises:
+        Invalid: The CA file or the client's certificate cannot be read or used.
+    """
+    if not connection.base_url.startswith("https:"):
+        return None
+    try:
+        if connection.ca_file is None:
+            context = httpx.create_ssl_context()
+        else:
+            context = ssl.create_default_context(cafile=connection.ca_file)
+        if connection.client_cert is not None:
+            context.load_cert_chain(connection.client_cert, connection.client_key, password=_none)
+    except OSError as exc:  # ssl.SSLError is one
+        files = (connection.ca_file, connection.client_cert, connection.client_key)
+        named = ", ".join(file for file in files if file is not None)
+        raise Invalid(f"certificate files ({named}): {exc}") from exc
+    return context
+
+
+def _none() -> str:
+    return ""  # an encrypted key is refused; OpenSSL would ask on the terminal otherwise

@@ -1,0 +1,1 @@
+"""What the server said: metadata with a time to live, content on disk."""

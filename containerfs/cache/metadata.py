@@ -1,0 +1,307 @@
+"""What the server last listed, believed for a time to live, corrected by our own changes.
+
+A listing is fetched once for all who ask at the same time, and by nobody who did not ask. What
+was created here is added to it (overlay) and what was deleted here is left out of it
+(tombstones) for as long as the server's own listing lags behind. A server that does not answer
+is replaced by its last listing.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import cachetools
+import trio
+
+from containerfs.api.client import Client
+from containerfs.api.listing import all_containers, all_files
+from containerfs.api.types import Container, RemoteFile
+from containerfs.cache.state import State
+from containerfs.errors import FileSystemError
+
+log = logging.getLogger(__name__)
+
+OVERLAY_LIFE = 300.0  # how long an object created here is shown without the server listing it
+STALE_GRACE = 2.0  # how long a refresh may keep those waiting who could be served a stale listing
+STALE_LIFE = 5.0  # how long a stale listing is served before the server is asked again
+SAVE_AT_ONCE = 2_000  # entries; longer listings are saved when the mount stops
+
+ROOT = ""  # the key of the list of containers
+EntryT = TypeVar("EntryT", Container, RemoteFile)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing(Generic[EntryT]):
+    """What a container (or the account) held; a new object for each answer of the server."""
+
+    entries: tuple[EntryT, ...]
+    expires: float  # trio's clock; believed until then
+
+
+@dataclass(slots=True)
+class _Changes(Generic[EntryT]):
+    """Our own changes that a listing may not show yet."""
+
+    created: dict[str, tuple[EntryT, float]] = field(default_factory=dict)
+    deleted: dict[str, float] = field(default_factory=dict)
+
+    def apply(self, listed: tuple[EntryT, ...], *, begun: float) -> tuple[EntryT, ...]:
+        """*listed*, asked for at *begun*, as it is with our changes; forgets those it confirms."""
+        if not self.created and not self.deleted:
+            return listed
+        ids = {entry.id for entry in listed}
+        for id, (_, since) in list(self.created.items()):
+            if id in ids or begun - since > OVERLAY_LIFE:
+                del self.created[id]
+        own = tuple(entry for entry, _ in self.created.values())
+        return own + tuple(entry for entry in listed if entry.id not in self.deleted)
+
+    def confirmed(self, listed: tuple[EntryT, ...], *, begun: float) -> list[str]:
+        """The deletions that the server's listing of *begun* shows to be done; forgets them."""
+        ids = {entry.id for entry in listed}
+        gone = [id for id, since in self.deleted.items() if since < begun and id not in ids]
+        for id in gone:
+            del self.deleted[id]
+        return gone
+
+
+class _Source(Generic[EntryT]):
+    """One kind of listing: how it is asked for, remembered and changed."""
+
+    def __init__(
+        self,
+        *,
+        fetch: Callable[[str], Awaitable[tuple[EntryT, ...]]],
+        recall: Callable[[str], tuple[EntryT, ...] | None],
+        state: State,
+        ttl: float,
+        capacity: int,
+    ) -> None:
+        self._fetch: Callable[[str], Awaitable[tuple[EntryT, ...]]] = fetch
+        self._recall: Callable[[str], tuple[EntryT, ...] | None] = recall
+        self._state = state
+        self._ttl = ttl
+        self._fresh: cachetools.TLRUCache[str, Listing[EntryT]] = cachetools.TLRUCache(
+            maxsize=capacity,
+            ttu=lambda _key, listing, _now: listing.expires,
+            timer=trio.current_time,
+        )
+        self._last: dict[str, Listing[EntryT]] = {}
+        self._unsaved: set[str] = set()
+        self._fetching: dict[str, _Fetch[EntryT]] = {}
+        self._changes: dict[str, _Changes[EntryT]] = {}
+
+    def changes(self, key: str) -> _Changes[EntryT]:
+        return self._changes.setdefault(key, _Changes())
+
+    def fresh(self, key: str) -> Listing[EntryT] | None:
+        return self._fresh.get(key)
+
+    def forget(self, key: str) -> None:
+        self._fresh.pop(key, None)
+
+    async def get(self, key: str, *, nursery: trio.Nursery, fresh: bool) -> Listing[EntryT]:
+        known = None if fresh else self._fresh.get(key)
+        if known is not None:
+            return known
+        fetch = self._fetching.get(key)
+        if fetch is None or fresh:
+            fetch = self._fetching[key] = _Fetch()
+            nursery.start_soon(self._run, key, fetch)
+        if fresh:
+            await fetch.done.wait()
+            return fetch.result()
+        return await self._wait(key, fetch)
+
+    async def _wait(self, key: str, fetch: "_Fetch[EntryT]") -> Listing[EntryT]:
+        last = self._last_known(key)
+        with trio.move_on_after(STALE_GRACE if last is not None else float("inf")):
+            await fetch.done.wait()
+        if last is None or (fetch.done.is_set() and fetch.error is None):
+            return fetch.result()
+        if fetch.error is not None and not fetch.error.retriable:
+            return fetch.result()
+        log.warning(
+            "serving a stale listing of %s: %s",
+            key or "the containers",
+            fetch.error or "the server takes long",
+        )
+        stale = Listing(last.entries, trio.current_time() + min(self._ttl, STALE_LIFE))
+        self._last[key] = self._fresh[key] = stale
+        return stale
+
+    def _last_known(self, key: str) -> Listing[EntryT] | None:
+        if key not in self._last:
+            entries = self._recall(key)
+            if entries is None:
+                return None
+            entries = self.changes(key).apply(entries, begun=trio.current_time())
+            self._last[key] = Listing(entries, 0.0)
+        return self._last[key]
+
+    async def _run(self, key: str, fetch: "_Fetch[EntryT]") -> None:
+        begun = trio.current_time()
+        try:
+            listed = await self._fetch(key)
+        except FileSystemError as exc:
+            fetch.error = exc
+        except Exception as exc:
+            log.exception("listing %s failed", key or "the containers")
+            fetch.error = FileSystemError(f"internal error: {exc}")
+        else:
+            changes = self.changes(key)
+            confirmed = changes.confirmed(listed, begun=begun)
+            if confirmed:
+                self._state.forget_tombstones(key, confirmed)
+            entries = changes.apply(listed, begun=begun)
+            fetch.listing = Listing(entries, begun + self._ttl)
+            self._remember(key, fetch.listing)
+        finally:
+            if self._fetching.get(key) is fetch:
+                del self._fetching[key]
+            fetch.done.set()
+
+    def _remember(self, key: str, listing: Listing[EntryT]) -> None:
+        before = self._last.get(key)
+        self._last[key] = self._fresh[key] = listing
+        if before is not None and before.entries == listing.entries:
+            return
+        if len(listing.entries) <= SAVE_AT_ONCE:
+            self._state.save_listing(key, listing.entries)
+        else:
+            self._unsaved.add(key)
+
+    def save(self) -> None:
+        """Save what was too long to be saved at each change."""
+        for key in self._unsaved:
+            self._state.save_listing(key, self._last[key].entries)
+        self._unsaved.clear()
+
+
+class _Fetch(Generic[EntryT]):
+    """A listing on its way, waited for by any number of tasks."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.listing: Listing[EntryT] | None = None
+        self.error: FileSystemError | None = None
+
+    def result(self) -> Listing[EntryT]:
+        if self.error is not None:
+            raise type(self.error)(str(self.error), retriable=self.error.retriable) from self.error
+        assert self.listing is not None  # noqa: S101 - done without error means there is a listing
+        return self.listing
+
+
+class Metadata:
+    """The account's containers and their files, as far as they were asked for."""
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        state: State,
+        ttl: float,
+        nursery: trio.Nursery,
+        capacity: int = 512,
+    ) -> None:
+        """Args:
+        ttl: Seconds for which a listing is believed, counted from when it was asked for.
+        nursery: Where fetches run: they outlive the task that asked first.
+        capacity: How many containers' listings are kept fresh at once.
+        """
+        self._client = client
+        self._state = state
+        self._nursery = nursery
+        self._containers: _Source[Container] = _Source(
+            fetch=self._fetch_containers,
+            recall=lambda _: state.containers_listing(),
+            state=state,
+            ttl=ttl,
+            capacity=1,
+        )
+        self._files: _Source[RemoteFile] = _Source(
+            fetch=self._fetch_files,
+            recall=state.files_listing,
+            state=state,
+            ttl=ttl,
+            capacity=capacity,
+        )
+        now = trio.current_time()
+        for container_id, id in state.tombstones():
+            source = self._containers if container_id == ROOT else self._files
+            source.changes(container_id).deleted[id] = now
+
+    async def _fetch_containers(self, _: str) -> tuple[Container, ...]:
+        return await all_containers(self._client)
+
+    async def _fetch_files(self, container_id: str) -> tuple[RemoteFile, ...]:
+        return await all_files(self._client, container_id)
+
+    async def containers(self, *, fresh: bool = False) -> Listing[Container]:
+        """All containers, expired ones too.
+
+        Args:
+            fresh: Ask the server whatever is believed, and fail rather than serve a stale listing.
+        """
+        return await self._containers.get(ROOT, nursery=self._nursery, fresh=fresh)
+
+    async def files(self, container_id: str, *, fresh: bool = False) -> Listing[RemoteFile]:
+        """The files of a container.
+
+        Raises:
+            NotFound, Expired: The container is gone.
+            FileSystemError: The server failed, and there is no earlier listing to serve.
+        """
+        return await self._files.get(container_id, nursery=self._nursery, fresh=fresh)
+
+    def fresh_files(self, container_id: str) -> Listing[RemoteFile] | None:
+        """The container's listing if it is believed now: what `files` would return at once."""
+        return self._files.fresh(container_id)
+
+    def fresh_containers(self) -> Listing[Container] | None:
+        """The list of containers if it is believed now."""
+        return self._containers.fresh(ROOT)
+
+    def last_files(self, container_id: str) -> tuple[RemoteFile, ...]:
+        """What the container held when it was last listed, however long ago that is."""
+        return self._state.files_listing(container_id) or ()
+
+    # Our own changes.
+
+    def learn_container(self, container: Container) -> None:
+        """*container* was created here: show it from now on."""
+        self._containers.changes(ROOT).created[container.id] = (container, trio.current_time())
+
+    def forget_container(self, container_id: str) -> None:
+        """The container was deleted here: hide it, however long the server lists it."""
+        changes = self._containers.changes(ROOT)
+        changes.created.pop(container_id, None)
+        changes.deleted[container_id] = trio.current_time()
+        self._state.add_tombstone(ROOT, container_id)
+        self._files.forget(container_id)
+
+    def learn(self, file: RemoteFile) -> None:
+        """*file* was uploaded here, or rewritten under its id: show it from now on."""
+        changes = self._files.changes(file.container_id)
+        changes.created[file.id] = (file, trio.current_time())
+        if changes.deleted.pop(file.id, None) is not None:
+            self._state.forget_tombstones(file.container_id, [file.id])
+
+    def forget(self, container_id: str, file_id: str) -> None:
+        """The file was deleted here, or turned out not to exist: hide it."""
+        changes = self._files.changes(container_id)
+        changes.created.pop(file_id, None)
+        changes.deleted[file_id] = trio.current_time()
+        self._state.add_tombstone(container_id, file_id)
+
+    def revive(self, container_id: str, file_id: str) -> None:
+        """Take `forget` back: the deletion did not happen."""
+        if self._files.changes(container_id).deleted.pop(file_id, None) is not None:
+            self._state.forget_tombstones(container_id, [file_id])
+
+    def save(self) -> None:
+        """Keep what is known for the next mount; called when the mount stops."""
+        self._containers.save()
+        self._files.save()

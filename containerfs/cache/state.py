@@ -1,0 +1,222 @@
+"""The state database: everything the service has no place for, kept per account on this machine.
+
+One SQLite file in WAL mode, used by one thread of one process. Paths are stored as bytes, as the
+kernel gives them, because a name need not be text. The journal and the content index keep their
+own tables in the same file: they are handed the connection.
+"""
+
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from containerfs.api.types import Container, RemoteFile
+from containerfs.errors import from_os_error
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS containers(
+    id TEXT PRIMARY KEY, name BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS nodes(
+    container TEXT NOT NULL, path BLOB NOT NULL, kind TEXT NOT NULL, ino INTEGER NOT NULL,
+    file_id TEXT, mode INTEGER, uid INTEGER, gid INTEGER,
+    atime_ns INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, target BLOB, xattrs TEXT,
+    PRIMARY KEY(container, path)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tombstones(
+    container TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY(container, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS listings(
+    container TEXT PRIMARY KEY, entries BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class LocalNode:
+    """What is remembered of one name in a container.
+
+    A field that is None was never set here: the mount's default, or what the server says, holds.
+    """
+
+    kind: str  # "file", "directory" or "symlink"
+    ino: int
+    file_id: str | None = (
+        None  # the server's object that this name means, for a file sent from here
+    )
+    mode: int | None = None  # permission bits
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    ctime_ns: int | None = None
+    target: bytes | None = None  # of a symbolic link
+    xattrs: dict[str, bytes] = field(default_factory=dict)
+
+
+_COLUMNS = "kind, ino, file_id, mode, uid, gid, atime_ns, mtime_ns, ctime_ns, target, xattrs"
+
+
+class State:
+    """The database of one account; `connection` is lent to the journal and the content index."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what is done inside at once, or, after an error, none of it."""
+        if self.connection.in_transaction:
+            yield
+            return
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+
+    # Containers: which name each one keeps.
+
+    def container_names(self) -> dict[str, str]:
+        """The visible name of each container, by id."""
+        rows = self.connection.execute("SELECT id, name FROM containers")
+        return {id: os.fsdecode(name) for id, name in rows}
+
+    def keep_container_names(self, names: dict[str, str]) -> None:
+        """Remember these and no others."""
+        with self.transaction():
+            self.connection.execute("DELETE FROM containers")
+            self.connection.executemany(
+                "INSERT INTO containers VALUES(?, ?)",
+                [(id, os.fsencode(name)) for id, name in names.items()],
+            )
+
+    # Nodes: local attributes, links, directories, and which object a name means.
+
+    def nodes(self, container_id: str) -> dict[str, LocalNode]:
+        """All that is remembered of a container, by visible path."""
+        rows = self.connection.execute(
+            f"SELECT path, {_COLUMNS} FROM nodes WHERE container = ?",  # noqa: S608 - constant text
+            (container_id,),
+        )
+        return {os.fsdecode(row[0]): _local_node(row[1:]) for row in rows}
+
+    def save_node(self, container_id: str, path: str, node: LocalNode) -> None:
+        """Remember *node* under *path*, in place of what was there."""
+        xattrs = {name: value.hex() for name, value in node.xattrs.items()}
+        self.connection.execute(
+            f"INSERT OR REPLACE INTO nodes(container, path, {_COLUMNS}) "
+            "VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                container_id,
+                os.fsencode(path),
+                node.kind,
+                node.ino,
+                node.file_id,
+                node.mode,
+                node.uid,
+                node.gid,
+                node.atime_ns,
+                node.mtime_ns,
+                node.ctime_ns,
+                node.target,
+                json.dumps(xattrs) if xattrs else None,
+            ),
+        )
+
+    def forget_node(self, container_id: str, path: str) -> None:
+        """Forget what was remembered under *path*; unknown paths are fine."""
+        self.connection.execute(
+            "DELETE FROM nodes WHERE container = ? AND path = ?", (container_id, os.fsencode(path))
+        )
+
+    def forget_container(self, container_id: str) -> None:
+        """Forget all that is remembered of a container."""
+        with self.transaction():
+            for table in ("nodes", "tombstones", "listings"):
+                self.connection.execute(
+                    f"DELETE FROM {table} WHERE container = ?",  # noqa: S608 - constant names
+                    (container_id,),
+                )
+
+    # Tombstones: what was deleted here and may still be listed. Containers are kept under "".
+
+    def tombstones(self) -> list[tuple[str, str]]:
+        """All of them, as (container id, object id)."""
+        return list(self.connection.execute("SELECT container, id FROM tombstones"))
+
+    def add_tombstone(self, container_id: str, object_id: str) -> None:
+        self.connection.execute(
+            "INSERT OR IGNORE INTO tombstones VALUES(?, ?)", (container_id, object_id)
+        )
+
+    def forget_tombstones(self, container_id: str, object_ids: list[str]) -> None:
+        with self.transaction():
+            self.connection.executemany(
+                "DELETE FROM tombstones WHERE container = ? AND id = ?",
+                [(container_id, object_id) for object_id in object_ids],
+            )
+
+    # Listings: what was last seen, for when the server can't be asked.
+
+    def save_listing(
+        self, container_id: str, entries: tuple[Container, ...] | tuple[RemoteFile, ...]
+    ) -> None:
+        text = json.dumps([asdict(entry) for entry in entries], separators=(",", ":"))
+        self.connection.execute(
+            "INSERT OR REPLACE INTO listings VALUES(?, ?)",
+            (container_id, zlib.compress(text.encode(), 1)),
+        )
+
+    def containers_listing(self) -> tuple[Container, ...] | None:
+        """The containers as last listed; None when they never were."""
+        entries = self._listing("")
+        return None if entries is None else tuple(Container(**entry) for entry in entries)
+
+    def files_listing(self, container_id: str) -> tuple[RemoteFile, ...] | None:
+        """A container's files as last listed; None when they never were."""
+        entries = self._listing(container_id)
+        return None if entries is None else tuple(RemoteFile(**entry) for entry in entries)
+
+    def _listing(self, container_id: str) -> list[dict[str, Any]] | None:
+        row = self.connection.execute(
+            "SELECT entries FROM listings WHERE container = ?", (container_id,)
+        ).fetchone()
+        return None if row is None else json.loads(zlib.decompress(row[0]))
+
+
+def _local_node(row: tuple[object, ...]) -> LocalNode:
+    names = [name.strip() for name in _COLUMNS.split(",")]
+    values = dict(zip(names, row, strict=True))
+    xattrs = values.pop("xattrs")
+    node = LocalNode(**values)  # type: ignore[arg-type]  # the columns are the fields
+    if isinstance(xattrs, str):
+        pairs = json.loads(xattrs).items()
+        node = replace(node, xattrs={name: bytes.fromhex(value) for name, value in pairs})
+    return node
+
+
+@contextmanager
+def open_state(path: Path) -> Iterator[State]:
+    """Open, or make, the database at *path*.
+
+    A commit survives the end of the process at once (it is in the kernel), and a power cut from
+    the next checkpoint on; whoever needs more than that syncs it.
+
+    Raises:
+        LocalFault, NoSpace: It can't be opened.
+    """
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(SCHEMA)
+            yield State(connection)
+        finally:
+            connection.close()
+    except sqlite3.Error as exc:
+        raise from_os_error(OSError(str(exc)), f"state database {path}") from exc

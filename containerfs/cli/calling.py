@@ -1,0 +1,168 @@
+"""What all commands of the service share: their options, a client, failures as exit codes."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from containerfs.api.connection import Connection
+from containerfs.api.environment import SOCKET_BASE_URL, connection_from
+from containerfs.cli.output import printable
+from containerfs.errors import AccessDenied, Expired, FileSystemError, NotFound
+from containerfs.options import OPTIONS, Option, OptionError, Options, load
+
+if TYPE_CHECKING:
+    from containerfs.api.client import Client  # imports httpx: not for --help
+
+T = TypeVar("T")
+
+_LOCAL_HELP = "Use the embedded server with its data in this directory."
+
+
+class Failed(click.ClickException):
+    """A failure of the service or of this machine, told in one line."""
+
+
+class FailedNotFound(Failed):
+    """There is no such container or file."""
+
+    exit_code = 3
+
+
+class FailedNotAllowed(Failed):
+    """The key is missing, wrong, or not allowed to do this."""
+
+    exit_code = 4
+
+
+class FailedExpired(Failed):
+    """The container has expired."""
+
+    exit_code = 5
+
+
+_FAILURES: dict[type[FileSystemError], type[Failed]] = {
+    NotFound: FailedNotFound,
+    AccessDenied: FailedNotAllowed,
+    Expired: FailedExpired,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Which server is meant."""
+
+    connection: Connection
+    data: Path | None  # of the embedded server, to be started for this command
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator["Client"]:
+        """A client of that server."""
+        from containerfs.api.client import connect
+
+        async with AsyncExitStack() as stack:
+            connection = self.connection
+            if self.data is not None:
+                from containerfs import embedded, mounts
+
+                server = embedded.running(data=self.data, runtime_dir=mounts.runtime_dir())
+                connection = replace(connection, uds=str(await stack.enter_async_context(server)))
+            yield await stack.enter_async_context(connect(connection))
+
+
+def service_options(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the connection options and `--local`; it is called with `target`."""
+
+    @wraps(command)
+    def with_target(*args: Any, local: Path | None, **given: Any) -> T:
+        texts = {name: given.pop(name) for name in _CONNECTION}
+        with failures_told():
+            target = _target(local, {name: text for name, text in texts.items() if text})
+        return command(*args, target=target, **given)
+
+    path = click.Path(path_type=Path)
+    flags: list[Callable[[Callable[..., Any]], Callable[..., Any]]]
+    flags = [click.option("--local", type=path, metavar="DATA", help=_LOCAL_HELP)]
+    flags += [_parameter(option) for option in _CONNECTION.values()]
+    decorated: Callable[..., T] = with_target
+    for flag in reversed(flags):
+        decorated = flag(decorated)
+    return decorated
+
+
+def call(operation: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Run an operation in trio.
+
+    Raises:
+        Failed: It failed for an expected reason.
+    """
+    import trio
+
+    with failures_told():
+        return trio.run(operation, *args)
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Turn expected failures, also within groups, into `Failed`."""
+    try:
+        yield
+    except FileSystemError as exc:
+        raise _failed(exc) from exc
+    except BaseExceptionGroup as group:
+        errors = list(_leaves(group))
+        if any(isinstance(error, KeyboardInterrupt) for error in errors):
+            raise KeyboardInterrupt from group
+        expected = [error for error in errors if isinstance(error, FileSystemError)]
+        if len(expected) != len(errors):
+            raise
+        raise _failed(expected[0]) from group
+
+
+_CONNECTION = {name: option for name, option in OPTIONS.items() if option.kind == "connection"}
+
+
+def _parameter(option: Option) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    default = f"  [default: {option.default}]" if option.default not in ("", "{}") else ""
+    metavar = option.unit.upper() or "NUMBER"
+    return click.option(option.flag, option.name, metavar=metavar, help=option.help + default)
+
+
+def _target(local: Path | None, given: dict[str, str]) -> Target:
+    options = _options(given)
+    if local is None:
+        return Target(connection=connection_from(options, os.environ), data=None)
+    if options.uds is not None or "base_url" in given:
+        raise click.UsageError("--local and --base-url or --uds exclude one another")
+    # The embedded server that is started here knows no keys: none is sent to it.
+    connection = Connection(
+        base_url=SOCKET_BASE_URL,
+        timeout=options.timeout,
+        transfer_timeout=options.transfer_timeout,
+        max_connections=options.max_connections,
+    )
+    return Target(connection=connection, data=local.expanduser().absolute())
+
+
+def _options(given: dict[str, str]) -> Options:
+    try:
+        return load(file=None, environ=os.environ, given=given)
+    except OptionError as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
+def _failed(error: FileSystemError) -> Failed:
+    return _FAILURES.get(type(error), Failed)(printable(str(error)))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

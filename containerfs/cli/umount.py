@@ -1,0 +1,61 @@
+"""`containerfs umount`: unmount, and return when everything that was under way is finished."""
+
+from pathlib import Path
+
+import click
+
+from containerfs import mountpoint, mounts, values
+from containerfs.cli.calling import failures_told
+from containerfs.mountpoint import MountError
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> float:
+    try:
+        return values.seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not {error}") from error
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--timeout",
+    default="60",
+    metavar="SECONDS",
+    callback=_seconds,
+    help="How long to wait for the mount to finish its work.  [default: 60]",
+)
+@click.option(
+    "--dead", is_flag=True, help="Only detach a mount whose process is gone; else do nothing."
+)
+def umount(*, directory: Path, timeout: float, dead: bool) -> None:
+    """Unmount what containerfs has mounted on the directory DIR.
+
+    Returns when the mount's process has ended, so everything is on the server then. A directory
+    that a program still uses stays mounted: that is an error. A dead mount is detached.
+    """
+    with failures_told():
+        path = mountpoint.locate(directory)
+        mounted = mountpoint.at(path)
+        if dead:
+            if mounted and mounted.is_ours and mountpoint.is_dead(path):
+                mountpoint.detach(path)
+            return
+        if mounted is None:
+            raise MountError(f"{path}: nothing is mounted here")
+        if not mounted.is_ours:
+            raise MountError(f"{path}: {mounted.file_system} is mounted here, not containerfs")
+        if mountpoint.is_dead(path):
+            mountpoint.detach(path)
+            return
+        _unmount(path, owner=mounted.owner, timeout=timeout)
+
+
+def _unmount(path: Path, *, owner: int, timeout: float) -> None:
+    """Unmount a living mount; the kernel refuses while it is in use, and its process then ends."""
+    mount = mounts.find(path, owner=owner)
+    mountpoint.unmount(path)
+    if mount is not None and not mounts.wait_until_gone(mount, timeout=timeout):
+        raise MountError(
+            f"{path}: unmounted, but process {mount.pid} is still at work after {timeout:g} s"
+        )

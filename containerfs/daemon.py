@@ -1,0 +1,282 @@
+"""Builds the whole mount, runs it, and stops it.
+
+Everything is made here and handed down; nothing below knows where it came from. A clean stop
+answers what is under way, unmounts, and sends what is still unsent. After a crash the mount point
+stays dead: an empty directory in its place would invite others to delete by it.
+"""
+
+import fcntl
+import logging
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from containerfs.api.client import Client, connect
+from containerfs.api.connection import Connection
+from containerfs.cache.content import ContentStore
+from containerfs.cache.downloads import Downloads
+from containerfs.cache.metadata import Metadata
+from containerfs.cache.state import State, open_state
+from containerfs.errors import Busy, FileSystemError, LocalFault, from_os_error
+from containerfs.fs.attributes import Owner, now_ns
+from containerfs.fs.changes import Changes
+from containerfs.fs.files import Files
+from containerfs.fs.inodes import Inodes
+from containerfs.fs.namespace import Namespace
+from containerfs.fs.operations import Operations
+from containerfs.fs.renaming import Renaming
+from containerfs.fs.scratch import Scratch
+from containerfs.fs.sending import Sending
+from containerfs.fs.xattrs import Xattrs
+from containerfs.options import Options
+from containerfs.upload.journal import Journal
+from containerfs.upload.spool import SpoolDirectory
+from containerfs.upload.uploader import Uploader
+
+log = logging.getLogger(__name__)
+
+MOST_REQUESTS = 1_000  # of the kernel's, answered at one time: a hung one does not stop the others
+STOP_TIMEOUT = 60.0  # seconds that a clean stop waits for unsent files
+
+
+async def run(
+    *,
+    options: Options,
+    connection: Connection,
+    account: str,
+    mountpoint: Path,
+    source: str,
+    ready: Callable[[], None],
+) -> None:
+    """Mount, serve until it is unmounted or told to stop (SIGINT, SIGTERM), and clean up.
+
+    Args:
+        account: Name of the folder below the cache directory that is this account's.
+        source: What is mounted, for the log.
+        ready: Called once, when the mount can be used.
+
+    Raises:
+        Busy: Another mount uses the account's state.
+        FileSystemError: The server can't be reached, or the local state not be opened.
+        RuntimeError: The kernel refused the mount.
+    """
+    _raise_descriptor_limit()
+    directory = options.cache_dir / account
+    with ExitStack() as stack:
+        stack.enter_context(_locked(directory))
+        state = stack.enter_context(open_state(directory / "state.sqlite"))
+        async with connect(connection) as client, trio.open_nursery() as nursery:
+            mount = Mount(
+                client=client,
+                state=state,
+                directory=directory,
+                options=options,
+                mountpoint=mountpoint,
+                nursery=nursery,
+            )
+            await mount.check()
+            nursery.start_soon(mount.sending.recover)
+            nursery.start_soon(mount.uploader.run)
+            async with _mounted(mount.operations, mountpoint, options):
+                log.info("%s is mounted on %s", source, mountpoint)
+                ready()
+                await _serve()
+            await mount.stop()
+            nursery.cancel_scope.cancel()
+
+
+class Mount:
+    """The parts of one mount, put together."""
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        state: State,
+        directory: Path,
+        options: Options,
+        mountpoint: Path,
+        nursery: trio.Nursery,
+    ) -> None:
+        connection = state.connection
+        self._journal = Journal(connection)
+        self._spools = SpoolDirectory(directory / "spool")
+        self._spools.remove_others({entry.spool for entry in self._journal.entries})
+        self._store = ContentStore(
+            directory=directory / "content", connection=connection, limit=options.cache_size
+        )
+        self._metadata = Metadata(client=client, state=state, ttl=options.ttl, nursery=nursery)
+        downloads = Downloads(
+            client=client, store=self._store, nursery=nursery, max_size=_largest(options)
+        )
+        self.uploader = Uploader(client=client, journal=self._journal, nursery=nursery)
+        self.namespace = Namespace(
+            metadata=self._metadata,
+            state=state,
+            journal=self._journal,
+            spools=self._spools,
+            inodes=Inodes(),
+            show_expired=options.show_expired,
+            raw_names=options.raw_names,
+        )
+        self.sending = Sending(
+            namespace=self.namespace,
+            metadata=self._metadata,
+            state=state,
+            store=self._store,
+            journal=self._journal,
+            uploader=self.uploader,
+            nursery=nursery,
+            empty_delay=options.empty_delay,
+        )
+        scratch = Scratch(options.scratch)
+        files = Files(
+            namespace=self.namespace,
+            sending=self.sending,
+            store=self._store,
+            downloads=downloads,
+            journal=self._journal,
+            spools=self._spools,
+            scratch=scratch,
+            max_file_size=options.max_file_size,
+            mountpoint=mountpoint,
+        )
+        changes = Changes(
+            namespace=self.namespace,
+            files=files,
+            metadata=self._metadata,
+            store=self._store,
+            uploader=self.uploader,
+            client=client,
+            containers_are_fixed=options.containers == "fixed",
+            container_settings={
+                "memory_limit": options.memory_limit,
+                "expires_after": options.expires_after,
+                "network_policy": options.network_policy,
+            },
+        )
+        renaming = Renaming(
+            namespace=self.namespace,
+            files=files,
+            changes=changes,
+            sending=self.sending,
+            metadata=self._metadata,
+            state=state,
+            store=self._store,
+            journal=self._journal,
+            uploader=self.uploader,
+            scratch=scratch,
+            limit=options.rename_limit,
+        )
+        self.operations = Operations(
+            namespace=self.namespace,
+            files=files,
+            changes=changes,
+            renaming=renaming,
+            sending=self.sending,
+            xattrs=Xattrs(namespace=self.namespace),
+            owner=Owner(uid=options.uid, gid=options.gid, umask=options.umask, born=now_ns()),
+            op_timeout=options.op_timeout,
+        )
+
+    async def check(self) -> None:
+        """Ask the server for its containers once, so that a mount that can't work is refused.
+
+        A server that can't be reached is no reason, as long as an earlier listing is here.
+        """
+        await self.namespace.refresh(self.namespace.root)
+
+    async def stop(self) -> None:
+        """Send what is unsent, for a limited time, and keep the rest and the caches in order."""
+        with trio.move_on_after(STOP_TIMEOUT):
+            try:
+                await self.sending.send_below(self.namespace.root)
+            except FileSystemError as exc:
+                log.warning("not everything could be sent: %s", exc)
+        for entry in self._journal.entries:
+            if not entry.held:
+                log.warning("%r is kept here and sent by the next mount", entry.path)
+        self._metadata.save()
+        self._store.save()
+
+
+def _largest(options: Options) -> int:
+    """The longest body that is taken where no length was declared."""
+    return max(options.max_file_size, options.cache_size)
+
+
+@asynccontextmanager
+async def _mounted(
+    operations: Operations, mountpoint: Path, options: Options
+) -> AsyncIterator[None]:
+    """Mount inside; unmount only after a clean end."""
+    pyfuse3.init(operations, str(mountpoint), fuse_options(options))
+    try:
+        yield
+    except BaseException:
+        pyfuse3.close(unmount=False)
+        raise
+    pyfuse3.close(unmount=True)
+
+
+def fuse_options(options: Options) -> set[str]:
+    """What libfuse is told; no colon in the name, or the mount counts as remote."""
+    chosen = {"default_permissions", "fsname=containerfs", "subtype=containerfs"}
+    if options.allow_other:
+        chosen.add("allow_other")
+    if options.ro:
+        chosen.add("ro")
+    return chosen
+
+
+async def _serve() -> None:
+    """Answer the kernel until the file system is unmounted or a signal tells to stop."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_stop_at_signal)
+        await pyfuse3.main(min_tasks=4, max_tasks=MOST_REQUESTS)
+        nursery.cancel_scope.cancel()
+
+
+async def _stop_at_signal(
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("stopping at signal %d", number)
+            pyfuse3.terminate()
+            return
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Make the account's folder, and be the only mount that uses it."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.lstat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise LocalFault(f"{directory} must be yours alone (mode 0700)")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(directory / "lock", flags, 0o600)
+    except OSError as exc:
+        raise from_os_error(exc, f"opening {directory}") from exc
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise Busy(f"another mount uses {directory}") from exc
+        yield
+    finally:
+        os.close(fd)
+
+
+def _raise_descriptor_limit() -> None:
+    """Each open file of the mount needs a descriptor here: take what the system grants."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

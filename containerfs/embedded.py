@@ -1,0 +1,146 @@
+"""The embedded server as a child process, for as long as somebody needs it.
+
+It listens on a Unix socket in a private directory, and ends when its standard input does: it can't
+outlive this process, however that ends. It is given neither keys nor settings of ours.
+"""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+import containerfs
+from containerfs.mountpoint import MountError
+
+log = logging.getLogger(__name__)
+
+_START = 30.0  # seconds until it must listen
+_STOP = 5.0  # seconds until it is told more firmly to end
+_LONGEST_SOCKET = 100  # bytes; the kernel's limit is 107
+Pipe = TypeVar("Pipe", bound=trio.abc.AsyncResource)
+_OURS = ("OPENAI_", "CONTAINERFS_", "NOTIFY_SOCKET")
+
+
+@asynccontextmanager
+async def running(*, data: Path, runtime_dir: Path) -> AsyncIterator[Path]:
+    """Run the server; yields the path of its socket once it listens.
+
+    Args:
+        data: Where it keeps its data; made (0700) if missing.
+        runtime_dir: A private directory for the socket's own one.
+
+    Raises:
+        MountError: It did not start; the message ends with what it said last.
+    """
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MountError(f"{data}: {error.strerror}") from error
+    directory = _private_directory(runtime_dir)
+    try:
+        socket = directory / "socket"
+        process = await trio.lowlevel.open_process(
+            _command(socket=socket, data=data),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us: we stop it when nothing needs it any more
+            env=_environment(os.environ),
+        )
+        try:
+            await _wait_until_ready(process)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_relay, _pipe(process.stdout))
+                nursery.start_soon(_relay, _pipe(process.stderr))
+                nursery.start_soon(_watch, process)
+                yield socket
+                nursery.cancel_scope.cancel()
+        finally:
+            await _stop(process)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _command(*, socket: Path, data: Path) -> list[str]:
+    serve = [sys.executable, "-P", "-m", "containerfs", "serve", "--until-eof"]
+    return [*serve, "--uds", str(socket), "--data", str(data)]
+
+
+def _private_directory(runtime_dir: Path) -> Path:
+    """A directory (0700) whose name is short enough for a socket in it; old ones are cleared."""
+    for left in runtime_dir.glob("server-*-*"):
+        if not Path("/proc", left.name.split("-")[1]).exists():
+            shutil.rmtree(left, ignore_errors=True)  # its mount was killed
+    directory = Path(tempfile.mkdtemp(prefix=f"server-{os.getpid()}-", dir=runtime_dir))
+    if len(os.fsencode(directory)) + len("/socket") > _LONGEST_SOCKET:
+        directory.rmdir()
+        directory = Path(tempfile.mkdtemp(prefix="containerfs-", dir="/tmp"))
+    return directory
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Ours without keys and settings, and with the code that runs here."""
+    code = [str(Path(containerfs.__file__).parent.parent), environ.get("PYTHONPATH", "")]
+    kept = {name: value for name, value in environ.items() if not name.startswith(_OURS)}
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, code))}
+
+
+async def _wait_until_ready(process: trio.Process) -> None:
+    """Return when the server has said that it listens."""
+    output, errors = _pipe(process.stdout), _pipe(process.stderr)
+    said = b""
+    with trio.move_on_after(_START):
+        while not (said.startswith(b"listening on ") and b"\n" in said):
+            chunk = await output.receive_some()
+            if not chunk:
+                break  # it has ended, or is about to
+            said += chunk
+        else:
+            return
+    complaint = b""
+    with trio.move_on_after(_STOP):
+        async for chunk in errors:
+            complaint = (complaint + chunk)[-4096:]
+    lines = complaint.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    reason = lines[-1].removeprefix("containerfs: ")
+    raise MountError(f"the embedded server did not start: {reason}")
+
+
+async def _relay(stream: trio.abc.ReceiveStream) -> None:
+    """Log what the server says, until it ends."""
+    rest = b""
+    async for chunk in stream:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            log.warning("embedded server: %s", line.decode(errors="replace").rstrip())
+
+
+async def _watch(process: trio.Process) -> None:
+    log.error("the embedded server has ended with code %s", await process.wait())
+
+
+async def _stop(process: trio.Process) -> None:
+    """End the server: ask, then tell, then make."""
+    with trio.CancelScope(shield=True):
+        await _pipe(process.stdin).aclose()
+        for end in (process.terminate, process.kill):
+            with trio.move_on_after(_STOP):
+                await process.wait()
+                return
+            end()
+        await process.wait()
+
+
+def _pipe(stream: Pipe | None) -> Pipe:
+    """One of the child's streams; all three were opened as pipes."""
+    if stream is None:
+        raise TypeError("the child was not started with pipes")
+    return stream

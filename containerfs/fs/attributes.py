@@ -1,0 +1,107 @@
+"""What `stat` shows, and how it is changed: the server's facts, overlaid by what was set here."""
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from containerfs.errors import Invalid
+from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node, Symlink
+
+BLOCK_SIZE = 1 << 20  # bytes a program had best read or write at once
+SECOND = 1_000_000_000  # nanoseconds
+
+
+class Stat(Protocol):
+    """pyfuse3.EntryAttributes, as far as it is used here."""
+
+    st_ino: int
+    st_mode: int
+    st_nlink: int
+    st_uid: int
+    st_gid: int
+    st_size: int
+    st_blksize: int
+    st_blocks: int
+    st_atime_ns: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Who owns what nobody else was made the owner of, and which permissions are taken away."""
+
+    uid: int
+    gid: int
+    umask: int
+    born: int  # nanoseconds; the time of what has no other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What `setattr` is to set; None leaves it as it is."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self == Change()
+
+
+def fill(stat: Stat, node: Node, owner: Owner) -> None:
+    """Write the attributes of *node* into *stat*; a size that nobody knows yet is shown as 0."""
+    local = node.local
+    mode = local.mode if local is not None else None
+    if mode is None:
+        mode = 0o777 if isinstance(node, Symlink) else node_mode(node) & ~owner.umask
+    stat.st_ino = node.ino
+    stat.st_mode = node.format | mode
+    stat.st_uid = owner.uid if local is None or local.uid is None else local.uid
+    stat.st_gid = owner.gid if local is None or local.gid is None else local.gid
+    size = 0
+    if isinstance(node, Directory):
+        stat.st_nlink = 2 + node.subdirectories
+    else:
+        stat.st_nlink = 1 if node.parent is not None else 0
+        size = (node.size or 0) if isinstance(node, File) else len(getattr(node, "target", b""))
+    stat.st_size = size
+    stat.st_blksize = BLOCK_SIZE
+    stat.st_blocks = (size + 511) // 512
+    mtime = local.mtime_ns if local is not None else None
+    if mtime is None:
+        mtime = _server_time(node, owner)
+    stat.st_mtime_ns = mtime
+    stat.st_atime_ns = mtime if local is None or local.atime_ns is None else local.atime_ns
+    stat.st_ctime_ns = mtime if local is None or local.ctime_ns is None else local.ctime_ns
+
+
+def node_mode(node: Node) -> int:
+    """The permissions of what nobody set permissions on, before the umask."""
+    return 0o777 if isinstance(node, Directory) else 0o666
+
+
+def _server_time(node: Node, owner: Owner) -> int:
+    if isinstance(node, File) and node.remote is not None:
+        return node.remote.created * SECOND
+    container = node.container
+    if isinstance(container, ContainerDirectory) and container.remote.created:
+        return container.remote.created * SECOND
+    return owner.born
+
+
+def now_ns() -> int:
+    """The time that changes made here get."""
+    return time.time_ns()
+
+
+def check(change: Change) -> None:
+    """Raises:
+    Invalid: A time does not fit into 64 bits of nanoseconds.
+    """
+    for value in (change.atime_ns, change.mtime_ns):
+        if value is not None and not -(2**63) <= value < 2**63:
+            raise Invalid("a time out of range")

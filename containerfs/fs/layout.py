@@ -1,0 +1,105 @@
+"""Where each listed object is shown: plain functions from listings to visible paths.
+
+What decides is stable: names that were given before are kept, then the older object comes first,
+so a path never changes its meaning because something newer appears.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+
+from containerfs.api.types import Container, RemoteFile
+from containerfs.fs import names
+
+BY_ID = ".by-id"
+
+Placed = dict[str, list[RemoteFile]]
+
+
+def place_containers(containers: Iterable[Container], *, kept: Mapping[str, str]) -> dict[str, str]:
+    """The visible name of each container, by id.
+
+    Args:
+        kept: Names given before, by id; they stay as they are.
+    """
+    placed: dict[str, str] = {}
+    taken = {BY_ID}
+    arrivals = sorted(containers, key=lambda container: (container.created, container.id))
+    for container in arrivals:
+        name = kept.get(container.id)
+        if name is not None and name not in taken:
+            placed[container.id] = name
+            taken.add(name)
+    for container in arrivals:
+        if container.id not in placed:
+            name = _free(names.escape(container.name, id=container.id), container.id, taken)
+            placed[container.id] = name
+            taken.add(name)
+    return placed
+
+
+def _free(name: str, id: str, taken: Collection[str]) -> str:
+    """*name*, or with the id's tail where it is taken, or with all of the id."""
+    if name not in taken:
+        return name
+    tailed = names.tailed(name, id=id)
+    return tailed if tailed not in taken else names.escape_id(id)
+
+
+def newest_first(files: list[RemoteFile]) -> list[RemoteFile]:
+    """Of one path's objects the newest is shown; among equals the id decides."""
+    return sorted(files, key=lambda file: (file.created, file.id), reverse=True)
+
+
+def place_files(
+    files: Iterable[RemoteFile],
+    *,
+    kept: Mapping[str, str],
+    directories: Collection[str] = (),
+    raw_names: bool = False,
+) -> Placed:
+    """The objects shown at each visible path, the newest first.
+
+    Args:
+        kept: Paths that objects have by having been sent from here, or by being shown so now,
+            by file id.
+        directories: Visible paths that are directories whatever is listed.
+        raw_names: Keep the server's prefixes.
+    """
+    placed: Placed = defaultdict(list)
+    prefixed: dict[str, list[tuple[RemoteFile, str]]] = defaultdict(list)
+    for file in files:
+        path = None if raw_names else kept.get(file.id)
+        if path is not None:
+            placed[path].append(file)
+            continue
+        parts = names.components(file.path, id=file.id)
+        short = None if raw_names or file.source != "user" else names.stripped(parts)
+        if short is None:
+            placed["/".join(parts)].append(file)
+        else:
+            prefixed["/".join(short)].append((file, "/".join(parts)))
+    for path, candidates in prefixed.items():
+        if len(candidates) == 1 and path not in placed:
+            placed[path].append(candidates[0][0])
+        else:  # which of them is meant is not certain, so each keeps the server's own name
+            for file, raw in candidates:
+                placed[raw].append(file)
+    for path, found in placed.items():
+        if len(found) > 1:
+            placed[path] = newest_first(found)
+    return _beside_directories(placed, set(directories))
+
+
+def _beside_directories(placed: Placed, directories: set[str]) -> Placed:
+    """Move files off the names that are directories too: the directory keeps the name."""
+    for path in placed:
+        while (path := path.rpartition("/")[0]) and path not in directories:
+            directories.add(path)
+    for path in directories & placed.keys():
+        found = placed.pop(path)
+        parent, slash, name = path.rpartition("/")
+        moved = f"{parent}{slash}{names.tailed(name, id=found[0].id)}"
+        if moved in placed or moved in directories:
+            moved = f"{parent}{slash}{names.escape_id(found[0].id)}"
+        placed[moved] = newest_first(placed.get(moved, []) + found)
+    return dict(placed)

@@ -1,0 +1,171 @@
+"""Names: between the kernel's bytes, what the mount shows, and what the server has.
+
+The mount shows every server path as a relative path of components that the kernel can hold.
+What it can't hold is percent-encoded; a literal percent sign is encoded only where it would read
+as such an escape, so that two different names are never shown as one.
+"""
+
+import hashlib
+import os
+import re
+
+from containerfs.errors import Invalid, NameTooLong
+
+NAME_MAX = 255  # bytes; the kernel's own limit for FUSE is 1,024, every other disk's is this
+PATH_MAX = 4096  # bytes of a path below its container; what the kernel takes from a program
+OUTSIDE = ".outside"
+DATA = "/mnt/data/"
+
+# What an escape can stand for: the slash, the percent sign, C0 and DEL, C1 (C2 80-9F in UTF-8),
+# and lone surrogates (ED A0-BF).
+_ESCAPE = re.compile(r"%(?=2[Ff5]|[01][0-9A-Fa-f]|7[Ff]|[Cc]2%[89]|[Ee][Dd]%[ABab])")
+_UNPRINTABLE = re.compile("[/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_PREFIX = re.compile(r"(?:[0-9a-f]{32}|file-[0-9A-Za-z]{8,64})-(?=.)", re.DOTALL)
+_ENCODED = re.compile("(?:%[0-9A-Fa-f]{2})+")
+
+
+def from_kernel(name: bytes) -> str:
+    """A name as the kernel gives it, as the text used inside; invalid UTF-8 survives.
+
+    Raises:
+        NameTooLong: It is over 255 bytes.
+    """
+    if len(name) > NAME_MAX:
+        raise NameTooLong(f"a name of {len(name)} bytes")
+    return os.fsdecode(name)
+
+
+def to_kernel(name: str) -> bytes:
+    """The inverse of `from_kernel`."""
+    return os.fsencode(name)
+
+
+def escape(name: str, *, id: str) -> str:
+    """Any name the server may have, as one component that the kernel can hold.
+
+    Args:
+        id: Stands in for an empty name, and tells names apart that must be cut.
+    """
+    if name in (".", ".."):
+        return "%2E" * len(name)
+    if name in ("%2E", "%2E%2E"):
+        return name.replace("%", "%25", 1)
+    shown = _UNPRINTABLE.sub(_percent, _ESCAPE.sub("%25", name)) if name else escape_id(id)
+    return cut(shown, id=id)
+
+
+def escape_id(id: str) -> str:
+    """An id as a name, whatever a server makes its ids of."""
+    shown = _UNPRINTABLE.sub(_percent, _ESCAPE.sub("%25", id)) or "%00"
+    return "%2E" * len(shown) if shown in (".", "..") else cut(shown, id=id)
+
+
+def unescape(name: str) -> str:
+    """The server's name for what is shown as *name*: undoes `escape` where it was at work."""
+    plain = _ENCODED.sub(_decode, name)
+    return plain if plain != name and escape(plain, id="") == name else name
+
+
+def _percent(match: re.Match[str]) -> str:
+    data = match[0].encode("utf-8", "surrogatepass")
+    return "".join(f"%{byte:02X}" for byte in data)
+
+
+def _decode(match: re.Match[str]) -> str:
+    return bytes.fromhex(match[0].replace("%", "")).decode("utf-8", "surrogateescape")
+
+
+def cut(name: str, *, id: str) -> str:
+    """*name*, shortened to 255 bytes with the tail of *id* where it is longer."""
+    return name if len(name) <= NAME_MAX // 4 or _length(name) <= NAME_MAX else tailed(name, id=id)
+
+
+def tailed(name: str, *, id: str) -> str:
+    """*name* with the tail of *id*: tells it from another object of that name."""
+    tail = f"~{id_tail(id)}"
+    kept = os.fsencode(name)[: NAME_MAX - len(tail)]
+    return kept.decode("utf-8", "ignore" if _is_text(name) else "surrogateescape") + tail
+
+
+def id_tail(id: str) -> str:
+    """The last eight characters of an id, or of its hash where those are not plain."""
+    tail = id[-8:]
+    if len(tail) == 8 and tail.isascii() and tail.isalnum():
+        return tail
+    return hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+
+
+def _length(name: str) -> int:
+    return len(os.fsencode(name))
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in name)
+
+
+def components(path: str, *, id: str) -> tuple[str, ...]:
+    """Where a server path is shown below its container: never empty, never outside.
+
+    `/mnt/data/` is the container's directory, relative paths are as they are, other absolute
+    paths are below `.outside`. Several paths run together, as some servers list them, and paths
+    longer or deeper than a program could use, become one escaped name.
+    """
+    outside: tuple[str, ...] = ()
+    if path.startswith(DATA):
+        rest = path[len(DATA) :]
+    elif path.startswith("/"):
+        rest, outside = path[1:], (OUTSIDE,)
+    else:
+        rest = path
+    if DATA in f"/{rest}" or len(rest) > PATH_MAX // 2:
+        return (*outside, escape(rest, id=id))
+    parts = tuple(escape(part, id=id) for part in rest.split("/") if part)
+    if not parts:
+        return (*outside, escape_id(id))
+    if not outside and parts[0] == OUTSIDE:
+        return ("%2Eoutside", *parts[1:])
+    return outside + parts
+
+
+def stripped(parts: tuple[str, ...]) -> tuple[str, ...] | None:
+    """*parts* without the prefix that the server puts before an uploaded name; None without one.
+
+    Seen before the base name; a server that keeps slashes may put it before the whole name.
+    """
+    for index in (len(parts) - 1, 0):
+        match = _PREFIX.match(parts[index])
+        if match is not None:
+            return (*parts[:index], parts[index][match.end() :], *parts[index + 1 :])
+    return None
+
+
+def upload_name(path: str) -> str:
+    """The name to upload the visible *path* under: the server's names for its components.
+
+    Bytes that are not text are percent-encoded, as are control characters, which no multipart
+    header can carry.
+    """
+    parts = []
+    for part in path.split("/"):
+        plain = unescape(part)
+        if plain in (".", "..") or _UNPRINTABLE.search(plain):
+            plain = part
+        raw = os.fsencode(plain)
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            text = raw.decode("ascii", "backslashreplace").replace("\\x", "%")
+        parts.append(_UNPRINTABLE.sub(_percent, text))
+    return "/".join(parts)
+
+
+def container_name(name: str) -> str:
+    """The server's name for a container that is made as directory *name*.
+
+    Raises:
+        Invalid: It is not text.
+    """
+    plain = unescape(name)
+    if not _is_text(plain):
+        raise Invalid("a container's name must be UTF-8 text")
+    return plain

@@ -1,0 +1,225 @@
+"""What the tree is made of: directories, files and symbolic links."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+import trio
+
+from containerfs.api.types import Container, RemoteFile, Version
+from containerfs.cache.content import Content
+from containerfs.cache.downloads import Download
+from containerfs.cache.metadata import Listing
+from containerfs.cache.state import LocalNode
+from containerfs.upload.journal import Entry
+from containerfs.upload.spool import Spool
+
+
+class Node:
+    """An inode.
+
+    Attributes:
+        ino: The same for as long as the node lives, and where possible after a remount.
+        parent: None once it has no name any more (removed, or replaced).
+        nlookup: How often the kernel was told of it and has not given it back.
+        opens: How many handles are open on it.
+        local: What is remembered of it on this machine, if anything is.
+    """
+
+    __slots__ = ("ino", "local", "name", "nlookup", "opens", "parent")
+    kind = "file"
+    format = stat.S_IFREG
+
+    def __init__(self, *, ino: int, name: str, parent: Directory | None) -> None:
+        self.ino = ino
+        self.name = name
+        self.parent = parent
+        self.nlookup = 0
+        self.opens = 0
+        self.local: LocalNode | None = None
+
+    @property
+    def container(self) -> ContainerDirectory | None:
+        """The container it is in, or is; None for the root and what is in no container."""
+        node: Node | None = self
+        while node is not None and not isinstance(node, ContainerDirectory):
+            node = node.parent
+        return node
+
+    @property
+    def path(self) -> str:
+        """Visible path below the container: "" for the container itself."""
+        parts = []
+        node: Node | None = self
+        while node is not None and not isinstance(node, ContainerDirectory):
+            parts.append(node.name)
+            node = node.parent
+        return "/".join(reversed(parts))
+
+
+class Symlink(Node):
+    """A symbolic link: it exists on this machine only."""
+
+    __slots__ = ("target",)
+    kind = "symlink"
+    format = stat.S_IFLNK
+
+    def __init__(self, *, ino: int, name: str, parent: Directory | None, target: bytes) -> None:
+        super().__init__(ino=ino, name=name, parent=parent)
+        self.target = target
+
+
+class File(Node):
+    """A file: an object on the server, or bytes that are not there yet, or both.
+
+    Attributes:
+        remote: The object that holds its content on the server, where there is one.
+        older: Other objects of the same path, hidden by `remote`; they go when it goes.
+        spool: The newer content, where the server has not got it.
+        entry: The journal's record of the spool.
+        content: The cached content of `remote`, pinned while the file is open.
+        download: The same on its way, joined while the file is open.
+        true_size: What was found out where the server does not tell.
+        pages_valid: Whether what the kernel may have cached is the content of now.
+        changing: Held while the server's side of it changes: one upload, rename or removal at a
+            time. Made when first needed.
+        copying: Held while a spool is made from the content, for the same reason.
+        error: What went wrong with its last upload, in words.
+        writers: How many of its handles may write.
+    """
+
+    __slots__ = (
+        "_changing",
+        "_copying",
+        "content",
+        "download",
+        "entry",
+        "error",
+        "older",
+        "pages_valid",
+        "remote",
+        "spool",
+        "true_size",
+        "writers",
+    )
+
+    def __init__(self, *, ino: int, name: str, parent: Directory | None) -> None:
+        super().__init__(ino=ino, name=name, parent=parent)
+        self.remote: RemoteFile | None = None
+        self.older: tuple[RemoteFile, ...] = ()
+        self.spool: Spool | None = None
+        self.entry: Entry | None = None
+        self.content: Content | None = None
+        self.download: Download | None = None
+        self.true_size: int | None = None
+        self.pages_valid = True
+        self.error: str | None = None
+        self.writers = 0
+        self._changing: trio.Lock | None = None
+        self._copying: trio.Lock | None = None
+
+    @property
+    def changing(self) -> trio.Lock:
+        if self._changing is None:
+            self._changing = trio.Lock()
+        return self._changing
+
+    @property
+    def copying(self) -> trio.Lock:
+        if self._copying is None:
+            self._copying = trio.Lock()
+        return self._copying
+
+    @property
+    def size(self) -> int | None:
+        """Bytes; None where nobody knows yet."""
+        if self.spool is not None:
+            return self.spool.size
+        if self.true_size is not None:
+            return self.true_size
+        return self.remote.size if self.remote is not None else 0
+
+    @property
+    def version(self) -> Version | None:
+        """The server's version that it shows, or will replace."""
+        return self.remote.version if self.remote is not None else None
+
+    @property
+    def is_dirty(self) -> bool:
+        """There is content that should be on the server and is not."""
+        return self.spool is not None and not self.is_held
+
+    @property
+    def is_held(self) -> bool:
+        """Its content stays on this machine while it has this name."""
+        return self.entry is not None and self.entry.held
+
+    @property
+    def remote_ids(self) -> tuple[str, ...]:
+        """Every object on the server that goes when this file goes."""
+        first = () if self.remote is None else (self.remote.id,)
+        return first + tuple(file.id for file in self.older)
+
+
+class Directory(Node):
+    """A directory; `subdirectories` counts those among its entries."""
+
+    __slots__ = ("children", "subdirectories")
+    kind = "directory"
+    format = stat.S_IFDIR
+
+    def __init__(self, *, ino: int, name: str, parent: Directory | None) -> None:
+        super().__init__(ino=ino, name=name, parent=parent)
+        self.children: dict[str, Node] = {}
+        self.subdirectories = 0
+
+    def attach(self, node: Node, name: str) -> None:
+        """Give *node* the free name *name* here."""
+        self.children[name] = node
+        node.parent, node.name = self, name
+        if isinstance(node, Directory):
+            self.subdirectories += 1
+
+    def detach(self, node: Node) -> None:
+        """Take *node*'s name away."""
+        del self.children[node.name]
+        node.parent = None
+        if isinstance(node, Directory):
+            self.subdirectories -= 1
+
+    def walk(self) -> Iterator[Node]:
+        """Everything below, a directory before its entries."""
+        pending = list(self.children.values())
+        while pending:
+            node = pending.pop()
+            yield node
+            if isinstance(node, Directory):
+                pending.extend(node.children.values())
+
+    @property
+    def is_kept(self) -> bool:
+        """It exists whether or not it has entries."""
+        return self.local is not None
+
+
+class ContainerDirectory(Directory):
+    """A container.
+
+    Attributes:
+        remote: The container as last described.
+        files: Its file nodes by the id of the object they show.
+        listing: The listing that the tree was last brought in line with.
+        restored: Whether what is remembered on this machine is in the tree.
+        is_snapshot: It expired while mounted: what is here can be read, nothing can be changed.
+    """
+
+    __slots__ = ("files", "is_snapshot", "listing", "remote", "restored")
+
+    def __init__(self, *, ino: int, name: str, parent: Directory | None, remote: Container) -> None:
+        super().__init__(ino=ino, name=name, parent=parent)
+        self.remote = remote
+        self.files: dict[str, File] = {}
+        self.listing: Listing[RemoteFile] | None = None
+        self.restored = False
+        self.is_snapshot = False

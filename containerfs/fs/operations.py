@@ -1,0 +1,411 @@
+"""The kernel's requests: the only module of the file system that knows pyfuse3.
+
+Each handler turns numbers and bytes into nodes and names, calls what does the work, and turns the
+result back. A failure leaves as its errno; anything unexpected is logged and leaves as EIO,
+because pyfuse3 ends the whole mount for every exception but its own.
+"""
+
+import errno
+import functools
+import logging
+import math
+import os
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+
+from containerfs.errors import FileSystemError, IsADirectory, NotFound, NotPermitted
+from containerfs.fs.attributes import Change, Owner, fill, now_ns
+from containerfs.fs.changes import Changes
+from containerfs.fs.files import Files
+from containerfs.fs.handles import DirectoryHandle, Handles
+from containerfs.fs.names import NAME_MAX, from_kernel, to_kernel
+from containerfs.fs.namespace import Namespace
+from containerfs.fs.nodes import Directory, File, Node, Symlink
+from containerfs.fs.renaming import Renaming
+from containerfs.fs.sending import Sending
+from containerfs.fs.xattrs import Xattrs
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BLOCK = 4096  # bytes, of statfs
+TOTAL = 1 << 50  # bytes that statfs pretends there are: the service tells no limit
+
+
+def boundary(
+    *, deadline: bool = True
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
+    """Make a handler answer with a `FUSEError` whatever happens inside it.
+
+    Args:
+        deadline: Answer ETIMEDOUT once the mount's `op_timeout` has passed. Not for what waits
+            for the bytes of a whole file: a transfer has its own limit, on standing still.
+    """
+
+    def decorate(
+        handler: Callable[P, Coroutine[Any, Any, T]],
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        @functools.wraps(handler)
+        async def answer(*args: P.args, **kwargs: P.kwargs) -> T:
+            operations: Operations = args[0]  # type: ignore[assignment]  # they are all methods
+            limit = operations.op_timeout if deadline else math.inf
+            try:
+                with trio.fail_after(limit):
+                    return await handler(*args, **kwargs)
+            except pyfuse3.FUSEError:
+                raise
+            except FileSystemError as exc:
+                fail(exc, handler.__name__)
+            except trio.TooSlowError:
+                log.warning("%s: no answer within %g s", handler.__name__, limit)
+                raise pyfuse3.FUSEError(errno.ETIMEDOUT) from None
+            except Exception as exc:
+                fail(exc, handler.__name__)
+
+        return answer
+
+    return decorate
+
+
+def fail(error: BaseException, what: str) -> NoReturn:
+    """Raise the FUSE error for *error*: the first expected failure in a group counts."""
+    while isinstance(error, BaseExceptionGroup):
+        expected = error.subgroup(FileSystemError)
+        error = (expected or error).exceptions[0]
+    if isinstance(error, FileSystemError):
+        log.debug("%s: %s", what, error)
+        raise pyfuse3.FUSEError(error.errno) from error
+    log.error("%s failed", what, exc_info=error)
+    raise pyfuse3.FUSEError(errno.EIO) from error
+
+
+class Operations(pyfuse3.Operations):
+    """pyfuse3's request handlers."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(
+        self,
+        *,
+        namespace: Namespace,
+        files: Files,
+        changes: Changes,
+        renaming: Renaming,
+        sending: Sending,
+        xattrs: Xattrs,
+        owner: Owner,
+        op_timeout: float,
+    ) -> None:
+        super().__init__()
+        self._namespace = namespace
+        self._inodes = namespace.inodes
+        self._files = files
+        self._changes = changes
+        self._renaming = renaming
+        self._sending = sending
+        self._xattrs = xattrs
+        self._owner = owner
+        self._directories: Handles[DirectoryHandle] = Handles()
+        self.op_timeout = op_timeout
+
+    # Names.
+
+    @boundary()
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        directory = self._inodes.directory(parent_inode)
+        try:
+            node = await self._namespace.lookup(directory, from_kernel(name))
+        except NotFound:
+            return self._absent(directory)
+        return self._known(node)
+
+    def _absent(self, directory: Directory) -> pyfuse3.EntryAttributes:
+        """A negative entry, believed by the kernel as long as the listing is."""
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = 0
+        entry.entry_timeout = self._validity(next(iter(directory.children.values()), directory))
+        return entry
+
+    def _known(self, node: Node) -> pyfuse3.EntryAttributes:
+        """The attributes of *node*, counted as one more lookup."""
+        node.nlookup += 1
+        return self._attributes(node)
+
+    def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        fill(entry, node, self._owner)
+        validity = self._validity(node)
+        entry.entry_timeout = validity
+        entry.attr_timeout = 0.0 if isinstance(node, File) and node.size is None else validity
+        return entry
+
+    def _validity(self, node: Node) -> float:
+        """Seconds for which what the kernel is told of *node* holds: never past the listing."""
+        return max(0.0, self._namespace.expires(node) - trio.current_time())
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        self._inodes.forget(inode_list)
+
+    @boundary()
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        node = self._inodes[inode]
+        if node.parent is not None and not node.opens:
+            await self._refresh(node)
+        if isinstance(node, File) and node.size is None:
+            await self._files.find_size(node)
+        return self._attributes(node)
+
+    async def _refresh(self, node: Node) -> None:
+        if isinstance(node, File) and node.spool is not None:
+            return
+        await self._namespace.refresh(node.parent if node.container is node else node)  # type: ignore[arg-type]  # a container has a parent
+        if node.parent is None:
+            raise NotFound(node.name)
+
+    @boundary(deadline=False)
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        node = self._inodes[inode]
+        if fields.update_size:
+            if not isinstance(node, File):
+                raise IsADirectory(node.name)
+            await self._files.truncate_now(node, attr.st_size, fh=fh)
+        change = Change(
+            mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        if not change.is_empty:
+            self._change(node, change)
+        return self._attributes(node)
+
+    def _change(self, node: Node, change: Change) -> None:
+        if node.container is None and node.parent is not None:
+            raise NotPermitted(node.name)
+        if node is self._namespace.root:
+            raise NotPermitted("the top level belongs to who mounted it")
+        local = self._namespace.local(node)
+        for name in ("mode", "uid", "gid", "atime_ns", "mtime_ns"):
+            value = getattr(change, name)
+            if value is not None:
+                setattr(local, name, value)
+        local.ctime_ns = now_ns()
+        self._namespace.save(node)
+
+    @boundary()
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        node = self._inodes[inode]
+        if not isinstance(node, Symlink):
+            raise NotFound(node.name)
+        if node.parent is self._namespace.by_id:
+            for container in self._namespace.containers.values():
+                if self._namespace.by_id_name(container) == node.name:
+                    return b"../" + to_kernel(container.name)
+        return node.target
+
+    @boundary()
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        parent = self._inodes.directory(parent_inode)
+        return self._known(
+            await self._changes.mkdir(parent, from_kernel(name), mode, uid=ctx.uid, gid=ctx.gid)
+        )
+
+    @boundary()
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        parent = self._inodes.directory(parent_inode)
+        return self._known(
+            self._changes.symlink(parent, from_kernel(name), target, uid=ctx.uid, gid=ctx.gid)
+        )
+
+    @boundary()
+    async def link(
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        raise NotPermitted("the service has no hard links")
+
+    @boundary()
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        if not stat.S_ISREG(mode):
+            raise NotPermitted("the service has files only")
+        parent = self._inodes.directory(parent_inode)
+        fh, file = self._files.create(
+            parent, from_kernel(name), mode, os.O_WRONLY, uid=ctx.uid, gid=ctx.gid
+        )
+        entry = self._known(file)
+        self._files.release(fh)
+        return entry
+
+    @boundary()
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        parent = self._inodes.directory(parent_inode)
+        await self._changes.rmdir(parent, from_kernel(name))
+
+    @boundary(deadline=False)
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        parent = self._inodes.directory(parent_inode)
+        await self._changes.unlink(parent, from_kernel(name))
+
+    @boundary(deadline=False)
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        await self._renaming.rename(
+            self._inodes.directory(parent_inode_old),
+            from_kernel(name_old),
+            self._inodes.directory(parent_inode_new),
+            from_kernel(name_new),
+            flags,
+        )
+
+    # Directories.
+
+    @boundary()
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        directory = self._inodes.directory(inode)
+        await self._namespace.refresh(directory)
+        directory.opens += 1
+        return self._directories.add(DirectoryHandle(directory))
+
+    @boundary()
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        handle = self._directories[fh]
+        if start_id == 0:
+            await self._rewind(handle)
+        for position in range(start_id, len(handle.entries)):
+            name, node = handle.entries[position]
+            is_dot = name in (".", "..")
+            if not is_dot and (node.parent is not handle.directory or node.name != name):
+                continue  # it went, or was renamed, since
+            if not pyfuse3.readdir_reply(
+                token, to_kernel(name), self._attributes(node), position + 1
+            ):
+                return
+            if not is_dot:
+                node.nlookup += 1
+
+    async def _rewind(self, handle: DirectoryHandle) -> None:
+        """Take down what the directory holds now: later changes disturb nobody's place in it."""
+        directory = handle.directory
+        if directory.parent is not None or directory is self._namespace.root:
+            await self._namespace.refresh(directory)
+        parent = directory.parent or directory
+        entries: list[tuple[str, Node]] = [(".", directory), ("..", parent)]
+        entries += directory.children.items()
+        handle.entries = entries
+
+    async def releasedir(self, fh: int) -> None:
+        handle = self._directories.remove(fh)
+        if handle is not None:
+            handle.directory.opens -= 1
+            self._inodes.drop_unused(handle.directory)
+
+    @boundary(deadline=False)
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        await self._sending.send_below(self._directories[fh].directory)
+
+    # Files.
+
+    @boundary(deadline=False)
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        return await self._open(self._inodes[inode], flags)
+
+    async def _open(self, node: Node, flags: int) -> pyfuse3.FileInfo:
+        if not isinstance(node, File):
+            raise IsADirectory(node.name)
+        fh, keep_cache = await self._files.open(node, flags)
+        return pyfuse3.FileInfo(fh=fh, keep_cache=keep_cache)
+
+    @boundary(deadline=False)
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        parent, text = self._inodes.directory(parent_inode), from_kernel(name)
+        existing = self._files.existing(parent, text, flags)
+        if existing is not None:
+            info = await self._open(existing, flags)
+            return info, self._known(existing)
+        fh, file = self._files.create(parent, text, mode, flags, uid=ctx.uid, gid=ctx.gid)
+        return pyfuse3.FileInfo(fh=fh, keep_cache=True), self._known(file)
+
+    @boundary(deadline=False)
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        return await self._files.read(fh, off, size)
+
+    @boundary(deadline=False)
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return await self._files.write(fh, off, buf)
+
+    @boundary(deadline=False)
+    async def flush(self, fh: int) -> None:
+        await self._files.flush(fh)
+
+    @boundary(deadline=False)
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self._files.fsync(fh)
+
+    async def release(self, fh: int) -> None:
+        try:
+            self._files.release(fh)
+        except Exception:
+            log.exception("release failed")
+
+    # The rest.
+
+    @boundary()
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        return self._xattrs.get(self._inodes[inode], os.fsdecode(name))
+
+    @boundary()
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
+        return [os.fsencode(name) for name in self._xattrs.names(self._inodes[inode])]
+
+    @boundary()
+    async def setxattr(
+        self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
+        self._xattrs.set(self._inodes[inode], os.fsdecode(name), value)
+
+    @boundary()
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        self._xattrs.remove(self._inodes[inode], os.fsdecode(name))
+
+    @boundary()
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        used = self._namespace.total_size() // BLOCK
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = BLOCK
+        data.f_blocks = TOTAL // BLOCK
+        data.f_bfree = data.f_bavail = max(TOTAL // BLOCK - used, 0)
+        data.f_files = 1 << 32
+        data.f_ffree = data.f_favail = (1 << 32) - len(self._inodes)
+        data.f_namemax = NAME_MAX
+        return data

@@ -1,0 +1,317 @@
+"""Getting changed files to the server: at close and fsync, after a moment, and after a crash.
+
+One file's server side is changed by one task at a time (`File.changing`). What is being sent is
+frozen: a write that comes meanwhile goes to a copy, so no upload ever mixes two contents.
+"""
+
+import logging
+from functools import partial
+
+import trio
+
+from containerfs.api.types import RemoteFile
+from containerfs.cache.content import ContentStore
+from containerfs.cache.metadata import Metadata
+from containerfs.cache.state import State
+from containerfs.errors import Expired, FileSystemError, Invalid, LocalFault, NotFound, Uncertain
+from containerfs.fs.layout import newest_first
+from containerfs.fs.names import components, stripped, upload_name
+from containerfs.fs.namespace import Namespace
+from containerfs.fs.nodes import ContainerDirectory, Directory, File
+from containerfs.upload.journal import Entry, Journal
+from containerfs.upload.spool import Spool
+from containerfs.upload.uploader import Uploader
+
+log = logging.getLogger(__name__)
+
+RECOVERY_RETRY = 15.0  # seconds between attempts to reach the server for what a crash left unsent
+
+
+class Sending:
+    """Sends dirty files, and makes the tree, the caches and the journal agree afterwards."""
+
+    def __init__(
+        self,
+        *,
+        namespace: Namespace,
+        metadata: Metadata,
+        state: State,
+        store: ContentStore,
+        journal: Journal,
+        uploader: Uploader,
+        nursery: trio.Nursery,
+        empty_delay: float,
+    ) -> None:
+        self._namespace = namespace
+        self._metadata = metadata
+        self._state = state
+        self._store = store
+        self._journal = journal
+        self._uploader = uploader
+        self._nursery = nursery
+        self._empty_delay = empty_delay
+        self._delayed: set[int] = set()
+        self._flat: set[str] = set()
+
+    async def send(self, file: File) -> None:
+        """Return when the server has what *file* held when this was called.
+
+        Raises:
+            FileSystemError: It has not; the file stays dirty, and is sent again in the background
+                where that can help.
+        """
+        async with file.changing:
+            if not file.is_dirty or file.parent is None:
+                return
+            container = self._namespace.container_of(file)
+            spool, entry = file.spool, file.entry
+            assert spool is not None and entry is not None  # noqa: S101, PT018 - it is dirty
+            remote = await self.upload(file, container=container, path=file.path)
+            replaced = self.sent(file, container, spool, remote)
+            for id in replaced:
+                if not await self._uploader.delete(container.remote.id, id):
+                    await self._resolve_conflict(container, file, lost=id)
+
+    async def upload(self, file: File, *, container: ContainerDirectory, path: str) -> RemoteFile:
+        """Send the spool of *file* as *path*; `file.changing` is held.
+
+        Returns:
+            What the server made of it: for `sent`.
+        """
+        spool, entry = file.spool, file.entry
+        assert spool is not None and entry is not None  # noqa: S101, PT018 - the caller looked
+        if container.is_snapshot:
+            raise Expired(f"container {container.remote.id} has expired")
+        was_sending, entry.state = entry.state == "sending", "sending"
+        self._journal.update(entry)
+        spool.frozen = True
+        try:
+            remote = await self.put(
+                container,
+                path=path,
+                fd=spool.fd,
+                size=spool.size,
+                may_be_there=was_sending,
+            )
+        except FileSystemError as exc:
+            self._failed(file, entry, exc)
+            raise
+        finally:
+            spool.frozen = False
+        return remote
+
+    async def put(
+        self,
+        container: ContainerDirectory,
+        *,
+        path: str,
+        fd: int,
+        size: int,
+        may_be_there: bool = False,
+    ) -> RemoteFile:
+        """Send *size* bytes of *fd* as *path*; changes nothing but the server.
+
+        A server that refuses slashes in names gets the base name: the directory is kept here.
+        """
+        known = set(container.files)
+        if may_be_there:
+            remembered = self._state.nodes(container.remote.id).values()
+            known = {local.file_id for local in remembered if local.file_id is not None}
+        send = partial(
+            self._uploader.send,
+            container_id=container.remote.id,
+            fd=fd,
+            size=size,
+            known=known,
+            may_be_there=may_be_there,
+        )
+        name = upload_name(path)
+        base = name.rpartition("/")[2]
+        if container.remote.id in self._flat:
+            name = base
+        try:
+            try:
+                return await send(name=name)
+            except Invalid:
+                if name == base:
+                    raise
+            remote = await send(name=base)
+            self._flat.add(container.remote.id)
+            return remote
+        except Expired:
+            self._namespace.expire(container)
+            raise
+
+    def _failed(self, file: File, entry: Entry, error: FileSystemError) -> None:
+        if not isinstance(error, Uncertain):
+            entry.state = "dirty"
+        file.error = entry.error = str(error)
+        self._journal.update(entry)
+        if error.retriable:
+            self._uploader.retry_later(entry, partial(self.send, file))
+
+    def sent(
+        self, file: File, container: ContainerDirectory, spool: Spool, remote: RemoteFile
+    ) -> list[str]:
+        """The server has *spool* as *remote*: make everything here agree.
+
+        Returns:
+            Ids of the objects that it replaced; they are hidden, and recorded to be deleted.
+        """
+        entry = file.entry
+        assert entry is not None  # noqa: S101 - it was just sent
+        replaced = [
+            id for id in dict.fromkeys((*entry.replaces, *file.remote_ids)) if id != remote.id
+        ]
+        is_newest = file.spool is spool
+        with self._state.transaction():
+            if is_newest:
+                self._journal.forget(entry)
+            else:
+                entry.state, entry.replaces, entry.error = "dirty", (remote.id,), None
+                self._journal.update(entry)
+            self.replace_remote(file, container, remote, replaced)
+        file.error, entry.failures = None, 0
+        if is_newest:
+            file.spool = file.entry = None
+            self._keep_content(file, spool, remote)
+        else:
+            spool.discard()
+        return replaced
+
+    def replace_remote(
+        self, file: File, container: ContainerDirectory, remote: RemoteFile, replaced: list[str]
+    ) -> None:
+        """Let *file* be *remote* from now on; *replaced* objects are hidden and to be deleted."""
+        self._metadata.learn(remote)
+        for id in replaced:
+            self._metadata.forget(container.remote.id, id)
+            self._journal.delete_later(container.remote.id, id)
+        self._namespace.adopt_remote(container, file, remote)
+        self._namespace.local(file)
+        self._namespace.save(file)
+
+    def _keep_content(self, file: File, spool: Spool, remote: RemoteFile) -> None:
+        """An upload is its own download: the spool becomes the cached content."""
+        size = spool.size
+        file.true_size = size if remote.size is None else None
+        if file.content is not None:
+            self._store.unpin(file.content)
+            file.content = None
+        try:
+            content = self._store.adopt(spool.path, spool.fd, remote, size=size)
+        except LocalFault as exc:
+            log.warning("%s", exc)
+            spool.discard()
+            return
+        spool.hand_over()
+        if file.opens:
+            file.content = content
+        else:
+            self._store.unpin(content)
+
+    async def _resolve_conflict(
+        self, container: ContainerDirectory, file: File, *, lost: str
+    ) -> None:
+        """Somebody replaced the object that *file* was opened from: the last close wins."""
+        remote = file.remote
+        if remote is None or file.parent is None:
+            return
+        try:
+            listed = (await self._metadata.files(container.remote.id, fresh=True)).entries
+        except FileSystemError as exc:
+            log.warning("container %s: %s", container.remote.id, exc)
+            return
+        path = tuple(file.path.split("/"))
+        known = set(self._journal.deletions)
+        others = [
+            other
+            for other in newest_first(list(listed))
+            if other.id != remote.id
+            and container.files.get(other.id, file) in (file, None)
+            and stripped(components(other.path, id=other.id)) == path
+            and (container.remote.id, other.id) not in known
+        ]
+        for other in others:
+            log.warning(
+                "%r: %s replaces %s, written elsewhere over %s",
+                file.path,
+                remote.id,
+                other.id,
+                lost,
+            )
+            self._metadata.forget(container.remote.id, other.id)
+            await self._uploader.delete(container.remote.id, other.id)
+
+    # Not at once.
+
+    def send_soon(self, file: File) -> None:
+        """Send *file* in the background: an empty one only if it is still empty after a moment."""
+        entry = file.entry
+        if entry is None or not file.is_dirty or entry.id in self._delayed:
+            return
+        self._delayed.add(entry.id)
+        self._nursery.start_soon(self._send_soon, file, entry)
+
+    async def _send_soon(self, file: File, entry: Entry) -> None:
+        try:
+            if file.size == 0:
+                await trio.sleep(self._empty_delay)
+        finally:
+            self._delayed.discard(entry.id)
+        if file.writers and file.size:
+            return  # its close sends it
+        await self._send_quietly(file)
+
+    async def _send_quietly(self, file: File) -> None:
+        try:
+            await self.send(file)
+        except FileSystemError as exc:
+            log.warning("%r is not on the server: %s", file.path, exc)
+
+    async def send_below(self, directory: Directory) -> None:
+        """Send every dirty file below *directory*, many at once.
+
+        Raises:
+            FileSystemError: The first failure, once all were tried.
+        """
+        errors: list[FileSystemError] = []
+
+        async def send(file: File) -> None:
+            try:
+                await self.send(file)
+            except FileSystemError as exc:
+                errors.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for node in directory.walk():
+                if isinstance(node, File) and node.is_dirty:
+                    nursery.start_soon(send, node)
+        if errors:
+            raise errors[0]
+
+    async def recover(self) -> None:
+        """Send what an earlier mount left unsent."""
+        ids = {entry.container_id for entry in self._journal.entries if not entry.held}
+        while ids:
+            try:
+                await self._namespace.refresh(self._namespace.root)
+                for id in list(ids):
+                    await self._recover_container(id)
+                    ids.discard(id)
+            except FileSystemError as exc:
+                log.warning("unsent files are kept for later: %s", exc)
+                await trio.sleep(RECOVERY_RETRY)
+
+    async def _recover_container(self, id: str) -> None:
+        container = self._namespace.containers.get(id)
+        if container is None or container.is_snapshot:
+            log.warning("container %s is gone; its unsent files are kept here", id)
+            return
+        try:
+            await self._namespace.refresh(container)
+        except NotFound:
+            return
+        for node in container.walk():
+            if isinstance(node, File) and node.is_dirty:
+                self._nursery.start_soon(self._send_quietly, node)

@@ -1,0 +1,117 @@
+"""Which process serves which mount point: a small file for each running mount.
+
+They live in a private directory of the mounting user that does not survive a reboot. A record whose
+process is gone means nothing; a process is known by its id and the time it started.
+"""
+
+import hashlib
+import json
+import os
+import select
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from containerfs.mountpoint import MountError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A running mount, as it was recorded."""
+
+    pid: int
+    started: int  # clock ticks since boot: a process id alone may be another process by now
+    mountpoint: str
+    source: str
+
+
+def runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """The private directory (0700) for what does not outlive the session; made if missing.
+
+    Raises:
+        MountError: It is not ours alone.
+    """
+    path = _runtime_dirs(os.geteuid(), environ)[0]
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise MountError(f"{path}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise MountError(f"{path}: not a directory that only its owner, this user, can enter")
+    return path
+
+
+@contextmanager
+def recorded(mountpoint: Path, *, source: str) -> Iterator[None]:
+    """Record that this process serves the mount point, until a clean stop."""
+    pid = os.getpid()
+    started = _started(pid) or 0
+    mount = Mount(pid=pid, started=started, mountpoint=str(mountpoint), source=source)
+    path = runtime_dir() / _name(mountpoint)
+    draft = path.with_suffix(f".{pid}")
+    draft.write_text(json.dumps(asdict(mount)))
+    draft.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def find(mountpoint: Path, *, owner: int) -> Mount | None:
+    """The running mount on this path, as far as it is recorded.
+
+    Args:
+        owner: User id of who mounted it; only that user's own processes are believed.
+    """
+    for directory in _runtime_dirs(owner, os.environ):
+        path = directory / _name(mountpoint)
+        try:
+            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW)) as file:
+                recorder = os.fstat(file.fileno()).st_uid
+                mount = Mount(**json.load(file))
+            if os.stat(f"/proc/{mount.pid}").st_uid != recorder or recorder != owner:
+                continue
+        except (OSError, ValueError, TypeError):
+            continue
+        if mount.mountpoint == str(mountpoint) and _started(mount.pid) == mount.started:
+            return mount
+    return None
+
+
+def wait_until_gone(mount: Mount, *, timeout: float | None) -> bool:
+    """Wait for the mount's process to end; False when it still runs after `timeout` seconds."""
+    try:
+        process = os.pidfd_open(mount.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if _started(mount.pid) != mount.started:
+            return True
+        return bool(select.select([process], [], [], timeout)[0])
+    finally:
+        os.close(process)
+
+
+def _runtime_dirs(uid: int, environ: Mapping[str, str]) -> list[Path]:
+    """Where a user's directory may be; the first is where this environment puts it."""
+    session = Path(f"/run/user/{uid}")
+    named = environ.get("XDG_RUNTIME_DIR", "") if uid == os.geteuid() else ""
+    bases = [Path(named)] if os.path.isabs(named) else []
+    bases += [session] if session.is_dir() else []
+    return [base / "containerfs" for base in bases] + [Path(f"/tmp/containerfs-{uid}")]  # noqa: S108 - its owner and mode are checked
+
+
+def _name(mountpoint: Path) -> str:
+    return hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:32] + ".json"
+
+
+def _started(pid: int) -> int | None:
+    """When a process started; None when there is none. Source: proc(5), /proc/pid/stat."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return int(fields.rpartition(")")[2].split()[19])

@@ -1,0 +1,1 @@
+"""A complete Containers API of our own: persistent, strict, and able to misbehave on request."""

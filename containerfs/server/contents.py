@@ -1,0 +1,129 @@
+"""The bytes of files, each in a file of its own below the data directory.
+
+Content never changes once it is in place; what is coming in is elsewhere until it is whole.
+"""
+
+import asyncio
+import errno
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Collection
+from pathlib import Path
+
+INLINE = 1024 * 1024  # bytes: up to here the disk is touched without a thread
+_HEAD = 1024  # bytes of an upload's start that are kept for a look
+REGISTRY = 0  # the place of registered files; containers count from 1
+
+
+class Incoming:
+    """Content that is arriving. Closed by `Contents.keep` or by `discard`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0  # bytes so far
+        self.head = b""  # the first of them
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        self._pending: list[bytes] = []
+        self._pending_size = 0
+        self._lock = threading.Lock()  # whoever closes waits for the thread that writes
+
+    async def write(self, data: bytes) -> None:
+        """Append *data*; large amounts are written by a thread."""
+        if len(self.head) < _HEAD:
+            self.head += data[: _HEAD - len(self.head)]
+        self.size += len(data)
+        self._pending.append(data)
+        self._pending_size += len(data)
+        if self._pending_size >= INLINE:
+            pending, self._pending, self._pending_size = self._pending, [], 0
+            await asyncio.to_thread(self._write_all, pending)
+
+    def finish(self) -> None:
+        """Write what is left and close."""
+        self._write_all(self._pending)
+        self._pending = []
+        self._close()
+
+    def discard(self) -> None:
+        """Forget it all; does nothing to content that was kept."""
+        self._close()
+        self.path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _write_all(self, pieces: list[bytes]) -> None:
+        data = memoryview(b"".join(pieces))
+        with self._lock:
+            while data:
+                data = data[os.write(self._fd, data) :]
+
+
+class Contents:
+    """All content of one server. A place is a container's sequence number, or REGISTRY."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._incoming = root / "incoming"
+        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def receive(self) -> Incoming:
+        """A new incoming content, empty."""
+        return Incoming(self._incoming / secrets.token_hex(16))
+
+    def keep(self, incoming: Incoming, *, place: int) -> str:
+        """Put an incoming content into its place; returns its key."""
+        incoming.finish()
+        key = incoming.path.name
+        try:
+            os.rename(incoming.path, self.path(place, key))
+        except FileNotFoundError:
+            self._make(place)
+            os.rename(incoming.path, self.path(place, key))
+        return key
+
+    def copy(self, *, source: int, key: str, place: int) -> str:
+        """Give another place the same content; returns its key there."""
+        copied = secrets.token_hex(16)
+        self._make(place)
+        try:
+            os.link(self.path(source, key), self.path(place, copied))
+        except OSError as exc:
+            if exc.errno not in (errno.EMLINK, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP):
+                raise
+            shutil.copyfile(self.path(source, key), self.path(place, copied))
+        return copied
+
+    def open(self, place: int, key: str) -> int:
+        """A descriptor to read the content from; it stays readable after `remove`."""
+        return os.open(self.path(place, key), os.O_RDONLY | os.O_NOFOLLOW)
+
+    def remove(self, place: int, key: str) -> None:
+        """Remove one content."""
+        self.path(place, key).unlink(missing_ok=True)
+
+    def remove_place(self, place: int) -> None:
+        """Remove all content of a container."""
+        shutil.rmtree(self._root / str(place), ignore_errors=True)
+
+    def sweep(self, known: Collection[tuple[int, str]]) -> None:
+        """Remove what a kill left behind: everything incoming, and content that isn't known."""
+        for leftover in self._incoming.iterdir():
+            leftover.unlink()
+        for place in self._root.iterdir():
+            if place.name.isdecimal():
+                for content in place.iterdir():
+                    if (int(place.name), content.name) not in known:
+                        content.unlink()
+
+    def path(self, place: int, key: str) -> Path:
+        """Where a content is on the disk."""
+        return self._root / str(place) / key
+
+    def _make(self, place: int) -> None:
+        (self._root / str(place)).mkdir(mode=0o700, exist_ok=True)

@@ -1,0 +1,189 @@
+"""Dirty bytes on disk: the content of a file that the server has not got yet."""
+
+import os
+import secrets
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from containerfs.errors import LocalFault, from_os_error
+
+_COPY_CHUNK = 8 << 20
+
+
+class Spool:
+    """One dirty file's bytes.
+
+    Attributes:
+        path: The spool file; named at random, made by us alone.
+        size: Bytes; what `stat` shows.
+        generation: Grows with each change, so that a sender can tell whether it sent the last one.
+        frozen: Being sent: it must not change. Who wants to write makes a copy and writes that.
+    """
+
+    __slots__ = ("_fd", "frozen", "generation", "path", "size")
+
+    def __init__(self, *, path: Path, size: int, fd: int | None = None) -> None:
+        self.path = path
+        self.size = size
+        self.generation = 0
+        self.frozen = False
+        self._fd = fd
+
+    @property
+    def fd(self) -> int:
+        """The open spool file; opened when first used.
+
+        Raises:
+            LocalFault: It is gone or can't be opened.
+        """
+        if self._fd is None:
+            try:
+                self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError as exc:
+                raise from_os_error(exc, "opening the spool") from exc
+        return self._fd
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to *size* bytes; fewer only at the end.
+
+        Raises:
+            LocalFault: The local disk failed.
+        """
+        try:
+            return os.pread(self.fd, size, offset)
+        except OSError as exc:
+            raise from_os_error(exc, "reading the spool") from exc
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of *data*; a gap before it reads as zeros.
+
+        Raises:
+            NoSpace, LocalFault: Part of it may have been written.
+        """
+        fd = self.fd
+        self.generation += 1
+        end = offset + len(data)
+        try:
+            count = os.pwrite(fd, data, offset)
+            while count < len(data):
+                count += os.pwrite(fd, data[count:], offset + count)
+        except OSError as exc:
+            self.size = os.fstat(fd).st_size
+            raise from_os_error(exc, "writing the spool") from exc
+        self.size = max(self.size, end)
+
+    def truncate(self, size: int) -> None:
+        """Cut, or grow with zeros, to *size* bytes.
+
+        Raises:
+            NoSpace, LocalFault: The size is as it was.
+        """
+        self.generation += 1
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as exc:
+            raise from_os_error(exc, "truncating the spool") from exc
+        self.size = size
+
+    def hand_over(self) -> int:
+        """Give the open file to somebody else, who closes it; the spool is used no more."""
+        fd = self.fd
+        self._fd = None
+        return fd
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def discard(self) -> None:
+        """Close and remove it: the bytes are not needed any more."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+class SpoolDirectory:
+    """Where spools are."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise from_os_error(exc, "opening the spool") from exc
+
+    def new(self) -> Spool:
+        """An empty spool.
+
+        Raises:
+            NoSpace, LocalFault: It can't be made.
+        """
+        path = self._directory / secrets.token_hex(16)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            return Spool(path=path, size=0, fd=os.open(path, flags, 0o600))
+        except OSError as exc:
+            raise from_os_error(exc, "making a spool") from exc
+
+    async def copy(self, fd: int, size: int) -> Spool:
+        """A spool that begins with the first *size* bytes of *fd*; large copies run in a thread.
+
+        Raises:
+            NoSpace, LocalFault: It can't be made; nothing is left of it.
+        """
+        spool = self.new()
+        copy = partial(_copy, fd, spool.fd, size)
+        try:
+            if size <= _COPY_CHUNK:
+                copy()
+            else:
+                await trio.to_thread.run_sync(copy)
+        except BaseException as exc:
+            spool.discard()
+            if isinstance(exc, OSError):
+                raise from_os_error(exc, "copying to the spool") from exc
+            raise
+        spool.size = size
+        return spool
+
+    def open(self, name: str) -> Spool | None:
+        """The spool called *name* as it was left; None where it is gone."""
+        path = self._directory / name
+        try:
+            return Spool(path=path, size=path.lstat().st_size)
+        except OSError:
+            return None
+
+    def remove_others(self, names: set[str]) -> None:
+        """Remove what no journal entry names: left by a crash between two steps."""
+        for entry in os.scandir(self._directory):
+            if entry.name not in names:
+                os.unlink(entry.path)
+
+
+def _copy(source: int, target: int, size: int) -> None:
+    """Copy by the kernel where it can (a reflink where the disk has them), else by reading."""
+    done = _copy_with(partial(os.copy_file_range, source, target), size)
+    while done < size:
+        data = os.pread(source, min(_COPY_CHUNK, size - done), done)
+        if not data:
+            raise LocalFault(f"the cached copy ends at {done} of {size} bytes")
+        os.pwrite(target, data, done)
+        done += len(data)
+
+
+def _copy_with(copy_range: Callable[[int, int, int], int], size: int) -> int:
+    done = 0
+    try:
+        while done < size:
+            count = copy_range(size - done, done, done)
+            if not count:
+                break
+            done += count
+    except OSError:  # not between these two files: the reader goes on where it stopped
+        pass
+    return done

@@ -1,0 +1,161 @@
+"""Brings the server up to date: sends spools, checks the answers, deletes what they replace.
+
+At no moment does the server have neither the old nor the new object: the new one is there, and
+its length is right, before the old one goes. A POST whose answer was lost is not repeated before
+the container's listing has told whether it arrived.
+"""
+
+import logging
+import os
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+
+import trio
+
+from containerfs.api.client import Client
+from containerfs.api.listing import all_files
+from containerfs.api.types import RemoteFile
+from containerfs.errors import Expired, FileSystemError, NotFound, ServerFault, Uncertain
+from containerfs.upload.journal import Entry, Journal
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY = 5.0  # seconds before a failed upload is tried again in the background; doubles
+LAST_RETRY = 300.0
+DELETE_RETRY = 30.0  # seconds between attempts to delete what could not be deleted
+
+
+class Uploader:
+    """Sends journal entries; failed ones again in the background, with back-off."""
+
+    def __init__(self, *, client: Client, journal: Journal, nursery: trio.Nursery) -> None:
+        self._client = client
+        self._journal = journal
+        self._nursery = nursery
+        self._waiting: set[int] = set()
+
+    async def send(
+        self,
+        *,
+        container_id: str,
+        name: str,
+        fd: int,
+        size: int,
+        known: Collection[str],
+        may_be_there: bool = False,
+    ) -> RemoteFile:
+        """Upload *size* bytes of *fd* as *name*, and check what the server made of it.
+
+        Args:
+            known: Ids of files that are something else: what is not among them may be this one.
+            may_be_there: An earlier attempt may have arrived: look before sending.
+
+        Returns:
+            The file as the server answered.
+
+        Raises:
+            FileSystemError: The server has nothing of it, or what it has was removed again.
+        """
+        known = frozenset(known)
+        find = partial(self._find, container_id, name=name, fd=fd, size=size, known=known)
+        file = await find() if may_be_there else None
+        if file is None:
+            try:
+                file = await self._client.upload_file(container_id, name=name, fd=fd, size=size)
+            except Uncertain:
+                file = await find()
+                if file is None:
+                    raise
+        if file.size is not None and file.size != size:
+            if file.id not in known:
+                await self.delete(container_id, file.id)
+            raise ServerFault(f"the server kept {file.size} of {size} bytes of {name!r}")
+        return file
+
+    async def _find(
+        self, container_id: str, *, name: str, fd: int, size: int, known: Collection[str]
+    ) -> RemoteFile | None:
+        """The object that a POST with a lost answer made: by its name, length and content."""
+        base = name.rpartition("/")[2]
+        for file in await all_files(self._client, container_id):
+            fits = file.id not in known and file.path.endswith(base) and file.size == size
+            if fits and await self._holds(file, fd):
+                log.info("the upload of %r had arrived, as %s", name, file.id)
+                return file
+        return None
+
+    async def _holds(self, file: RemoteFile, fd: int) -> bool:
+        """Whether the server's object has the content of *fd*."""
+        position = 0
+        try:
+            async with self._client.download_file(file.container_id, file.id) as body:
+                async for chunk in body:
+                    if os.pread(fd, len(chunk), position) != chunk:
+                        return False
+                    position += len(chunk)
+        except NotFound:
+            return False
+        return position == file.size
+
+    async def remove(self, container_id: str, file_id: str) -> bool:
+        """Delete an object now.
+
+        Returns:
+            Whether it was there: False when the server did not know it any more.
+
+        Raises:
+            FileSystemError: It is still there.
+        """
+        try:
+            await self._client.delete_file(container_id, file_id)
+        except NotFound:
+            return False
+        return True
+
+    async def delete(self, container_id: str, file_id: str) -> bool:
+        """Delete an object; if that fails, later, in the background.
+
+        Returns:
+            Whether it was there, as far as is known.
+        """
+        self._journal.delete_later(container_id, file_id)
+        try:
+            was_there = await self._delete_recorded(container_id, file_id)
+        except FileSystemError as exc:
+            log.warning("file %s is deleted later: %s", file_id, exc)
+            return True
+        return was_there
+
+    async def _delete_recorded(self, container_id: str, file_id: str) -> bool:
+        try:
+            await self._client.delete_file(container_id, file_id)
+        except (NotFound, Expired):
+            was_there = False
+        else:
+            was_there = True
+        self._journal.deleted(container_id, file_id)
+        return was_there
+
+    def retry_later(self, entry: Entry, send: Callable[[], Awaitable[None]]) -> None:
+        """Call *send* again after a while that grows with the entry's failures in a row."""
+        if entry.id in self._waiting:
+            return
+        delay = min(FIRST_RETRY * 2.0 ** min(entry.failures, 10), LAST_RETRY)
+        entry.failures += 1
+        self._waiting.add(entry.id)
+        self._nursery.start_soon(self._retry, entry, delay, send)
+
+    async def _retry(self, entry: Entry, delay: float, send: Callable[[], Awaitable[None]]) -> None:
+        await trio.sleep(delay)
+        self._waiting.discard(entry.id)
+        try:
+            await send()
+        except FileSystemError as exc:
+            log.warning("%r is still not on the server: %s", entry.path, exc)
+
+    async def run(self) -> None:
+        """Delete what could not be deleted before, until cancelled."""
+        while True:
+            for container_id, file_id in self._journal.deletions:
+                await self.delete(container_id, file_id)
+            await trio.sleep(DELETE_RETRY)

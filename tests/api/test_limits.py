@@ -1,0 +1,115 @@
+"""How many requests are under way at once."""
+
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from containerfs.api.limits import START, Limiter
+from containerfs.errors import RateLimited
+
+
+async def hold(limiter: Limiter, number: int, order: list[int], *, transfer: bool = False) -> None:
+    async with limiter.place(is_transfer=transfer):
+        order.append(number)
+        await trio.sleep(1)
+
+
+async def test_no_more_places_are_given_than_there_are(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limiter = Limiter(maximum=3)
+    async with trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(hold, limiter, number, [])
+        await trio.testing.wait_all_tasks_blocked()
+        assert limiter.in_use == 3
+    assert limiter.in_use == 0
+
+
+async def test_who_comes_first_is_served_first(autojump_clock: trio.testing.MockClock) -> None:
+    limiter = Limiter(maximum=1)
+    order: list[int] = []
+    async with trio.open_nursery() as nursery:
+        for number in range(6):
+            nursery.start_soon(hold, limiter, number, order)
+            await trio.testing.wait_all_tasks_blocked()
+    assert order == list(range(6))
+
+
+async def test_who_gives_up_waiting_loses_no_place(autojump_clock: trio.testing.MockClock) -> None:
+    limiter = Limiter(maximum=1)
+    order: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold, limiter, 0, order)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.5):
+            await hold(limiter, 1, order)
+        await hold(limiter, 2, order)
+    assert order == [0, 2]
+    assert limiter.in_use == 0
+
+
+async def test_transfers_leave_places_for_metadata(autojump_clock: trio.testing.MockClock) -> None:
+    limiter = Limiter(maximum=8)
+    order: list[int] = []
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(partial(hold, limiter, number, [], transfer=True))
+        await trio.testing.wait_all_tasks_blocked()
+        assert limiter.in_use == 6
+        nursery.start_soon(hold, limiter, 99, order)
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == [99]
+
+
+async def test_the_limit_grows_while_it_is_used_up_and_answers_are_quick() -> None:
+    limiter = Limiter(maximum=64)
+    async with trio.open_nursery() as nursery:
+        for number in range(64):
+            nursery.start_soon(hold, limiter, number, [])
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(START):
+            limiter.answered(after=0.01)
+        assert limiter.limit > START - 1
+        for _ in range(10_000):
+            limiter.answered(after=0.01)
+        nursery.cancel_scope.cancel()
+    assert START < limiter.limit <= 64
+
+
+async def test_the_limit_does_not_grow_unused() -> None:
+    limiter = Limiter(maximum=64)
+    for _ in range(1000):
+        limiter.answered(after=0.01)
+    assert limiter.limit == START
+
+
+async def test_429_halves_once_for_all_requests_of_one_moment() -> None:
+    limiter = Limiter(maximum=64)
+    sent_at = trio.current_time() - 1
+    for _ in range(10):
+        limiter.refused(sent_at=sent_at, wait=None)
+    assert limiter.limit == START // 2
+
+
+async def test_nobody_goes_on_while_a_retry_after_runs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limiter = Limiter(maximum=4)
+    limiter.refused(sent_at=0.0, wait=7.0)
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(limiter.sit_out_pause, 100.0)
+    assert trio.current_time() == 7.0
+
+
+async def test_a_pause_beyond_the_deadline_is_refused_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limiter = Limiter(maximum=4)
+    limiter.refused(sent_at=0.0, wait=7.0)
+    with pytest.raises(RateLimited):
+        await limiter.sit_out_pause(6.0)
+    assert trio.current_time() == 0.0

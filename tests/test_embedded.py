@@ -1,0 +1,100 @@
+"""The embedded server as a child: it runs for as long as it is needed, and no longer."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from containerfs import embedded
+from containerfs.mountpoint import MountError
+
+HOLDER = """
+import sys
+from pathlib import Path
+import trio
+from containerfs import embedded
+
+async def hold():
+    async with embedded.running(data=Path(sys.argv[1]), runtime_dir=Path(sys.argv[2])) as address:
+        print(address, flush=True)
+        await trio.sleep_forever()
+
+trio.run(hold)
+"""
+
+
+def children() -> list[Path]:
+    """The processes this one has started."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return [Path("/proc", pid) for pids in lists for pid in pids.read_text().split()]
+
+
+def is_listening(path) -> bool:
+    with socket.socket(socket.AF_UNIX) as channel:
+        return channel.connect_ex(str(path)) == 0
+
+
+async def test_it_listens_on_a_private_socket_while_it_is_needed(tmp_path):
+    async with embedded.running(data=tmp_path / "data", runtime_dir=tmp_path) as address:
+        assert is_listening(address)
+        assert address.stat().st_mode & 0o777 == 0o600
+        assert address.parent.stat().st_mode & 0o777 == 0o700
+    assert not address.parent.exists()
+
+
+async def test_a_long_runtime_directory_still_gives_a_socket(tmp_path):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    async with embedded.running(data=tmp_path / "data", runtime_dir=long) as address:
+        assert is_listening(address)
+    assert list(long.iterdir()) == []
+
+
+async def test_its_last_words_are_the_reason_when_it_does_not_start(tmp_path):
+    async with embedded.running(data=tmp_path / "data", runtime_dir=tmp_path):
+        with pytest.raises(MountError, match=r"did not start: another server uses .*data"):
+            async with embedded.running(data=tmp_path / "data", runtime_dir=tmp_path):
+                pass
+
+
+async def test_data_that_is_no_directory_is_refused(tmp_path):
+    (tmp_path / "data").touch()
+    with pytest.raises(MountError, match="data: File exists"):
+        async with embedded.running(data=tmp_path / "data", runtime_dir=tmp_path):
+            pass
+
+
+async def test_it_is_given_no_keys_and_no_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("CONTAINERFS_TTL", "5")
+    async with embedded.running(data=tmp_path / "data", runtime_dir=tmp_path):
+        commands = {pid: (pid / "cmdline").read_bytes() for pid in children()}
+        (server,) = (pid for pid, command in commands.items() if b"serve" in command)
+        environ = (server / "environ").read_bytes()
+    assert b"sk-secret" not in environ
+    assert b"CONTAINERFS_" not in environ
+
+
+async def test_it_ends_when_its_holder_is_killed(tmp_path):
+    holder = await trio.lowlevel.open_process(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "data"), str(tmp_path)],
+        stdout=subprocess.PIPE,
+    )
+    async with holder.stdout:
+        address = (await holder.stdout.receive_some()).decode().strip()
+        channel = await trio.open_unix_socket(address)
+        holder.send_signal(signal.SIGKILL)
+        await holder.wait()
+        # An idle connection ends with the server.
+        with trio.fail_after(60), contextlib.suppress(trio.BrokenResourceError):
+            assert await channel.receive_some() == b""
+        await channel.aclose()
+    async with embedded.running(data=tmp_path / "data", runtime_dir=tmp_path) as new_address:
+        assert is_listening(new_address)
+        assert not os.path.exists(address)  # what the killed one left has been cleared

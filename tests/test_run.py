@@ -1,0 +1,139 @@
+"""The script `run`: what it says before it can work, and what it starts when all is there."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = [ROOT / "run", ROOT / ".ci" / "run", ROOT / "tests" / "demo.sh"]
+BASICS = "awk bash cat cksum cut dirname env grep mkdir printf readlink realpath sed".split()  # noqa: SIM905 - easier to read
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the script and of what it looks at, without a virtual environment."""
+    path = tmp_path / "project"
+    path.mkdir()
+    for name in ("run", "setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / name, path)
+    return path
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """A search path with the basic programs only; returns how to add one more."""
+    path = tmp_path / "bin"
+    path.mkdir()
+    for name in BASICS:
+        (path / name).symlink_to(shutil.which(name))
+
+    def add(name: str, script: str) -> None:
+        (path / name).write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        (path / name).chmod(0o755)
+
+    return add
+
+
+@pytest.fixture
+def run(project, tmp_path):
+    def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", str(project / "run"), *words],
+            cwd=tmp_path,
+            env={"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)} | environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+@pytest.fixture
+def set_up(project, programs):
+    """A project in which everything is there; its containerfs prints what it is given."""
+    programs("fusermount3", "exit 0")
+    binaries = project / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    for name, script in (("python", "exit 1"), ("containerfs", 'printf "%s\\n" "$@"')):
+        (binaries / name).write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        (binaries / name).chmod(0o755)
+    files = (project / "setup.cfg").read_bytes() + (project / "pyproject.toml").read_bytes()
+    stamp = subprocess.run(["cksum"], input=files, capture_output=True, check=True).stdout
+    (project / ".venv" / "stamp").write_bytes(stamp)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_scripts_are_valid_and_can_be_executed(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.usefixtures("programs")
+def test_without_a_command_it_says_how_it_is_used(run):
+    done = run()
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: ./run mount")
+    assert run("--help").returncode == 0
+
+
+def test_an_old_interpreter_is_named(run, programs):
+    programs("python3", '[[ $1 != --version ]] || { echo "Python 3.9.2"; exit 0; }; exit 1')
+    done = run("mount")
+    assert done.returncode == 1
+    assert "Python 3.11 or newer is needed; found: Python 3.9.2" in done.stderr
+
+
+@pytest.mark.usefixtures("programs")
+def test_no_interpreter_is_said(run):
+    assert "Python 3.11 or newer is needed; found: no python3" in run("mount").stderr
+
+
+def test_where_there_is_no_apt_it_names_what_is_missing_and_stops(run, programs, project):
+    programs("python3", 'case "$*" in *version_info\\[*) echo 3.12 ;; *) exit 0 ;; esac')
+    done = run("mount")
+    assert done.returncode == 1
+    assert "fuse3 gcc pkg-config libfuse3-dev; install them and try again" in done.stderr
+    assert not (project / ".venv").exists()
+
+
+@pytest.mark.usefixtures("set_up")
+def test_mount_takes_the_embedded_server_without_a_key(run, tmp_path):
+    done = run("mount")
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["mount", "local:", "containers"]
+    assert (tmp_path / "containers").is_dir()
+
+
+@pytest.mark.usefixtures("set_up")
+def test_mount_takes_the_service_with_a_key_and_passes_options_on(run, tmp_path):
+    done = run("mount", "some/place", "--ttl", "5", OPENAI_API_KEY="x")
+    assert done.stdout.splitlines() == ["mount", "openai:", "some/place", "--ttl", "5"]
+    assert (tmp_path / "some" / "place").is_dir()
+
+
+@pytest.mark.usefixtures("set_up")
+def test_mount_takes_a_source_that_is_given(run):
+    done = run("mount", "local:/data", "-o", "ro", OPENAI_API_KEY="x")
+    assert done.stdout.splitlines() == ["mount", "local:/data", "containers", "-o", "ro"]
+
+
+@pytest.mark.usefixtures("set_up")
+def test_help_makes_no_directory(run, tmp_path):
+    run("mount", "--help")
+    assert not (tmp_path / "containers").exists()
+
+
+@pytest.mark.usefixtures("set_up")
+def test_a_changed_dependency_is_set_up_anew(run, project):
+    with (project / "setup.cfg").open("a") as file:
+        file.write("\n")
+    assert "Python 3.11 or newer" in run("mount").stderr
+
+
+@pytest.mark.usefixtures("set_up")
+def test_missing_benchmarks_are_said(run):
+    assert run("bench").stderr == "run: there are no benchmarks yet\n"
