@@ -17,6 +17,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from containerfs import systemd
 from containerfs.api.client import Client, connect
 from containerfs.api.connection import Connection
 from containerfs.cache.content import ContentStore
@@ -25,6 +26,7 @@ from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State, open_state
 from containerfs.errors import Busy, FileSystemError, LocalFault, from_os_error
 from containerfs.fs.attributes import Owner, now_ns
+from containerfs.fs.backups import Backups
 from containerfs.fs.changes import Changes
 from containerfs.fs.files import Files
 from containerfs.fs.inodes import Inodes
@@ -34,6 +36,7 @@ from containerfs.fs.renaming import Renaming
 from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
 from containerfs.fs.xattrs import Xattrs
+from containerfs.mountpoint import MountError
 from containerfs.options import Options
 from containerfs.upload.journal import Journal
 from containerfs.upload.spool import SpoolDirectory
@@ -54,7 +57,7 @@ async def run(
     source: str,
     ready: Callable[[], None],
 ) -> None:
-    """Mount, serve until it is unmounted or told to stop (SIGINT, SIGTERM), and clean up.
+    """Mount, serve until it is unmounted or told to stop (SIGINT, SIGTERM, SIGHUP), and clean up.
 
     Args:
         account: Name of the folder below the cache directory that is this account's.
@@ -64,7 +67,7 @@ async def run(
     Raises:
         Busy: Another mount uses the account's state.
         FileSystemError: The server can't be reached, or the local state not be opened.
-        RuntimeError: The kernel refused the mount.
+        MountError: The kernel refused the mount.
     """
     _raise_descriptor_limit()
     directory = options.cache_dir / account
@@ -87,6 +90,7 @@ async def run(
                 log.info("%s is mounted on %s", source, mountpoint)
                 ready()
                 await _serve()
+                systemd.notify(systemd.STOPPING)
             await mount.stop()
             nursery.cancel_scope.cancel()
 
@@ -174,6 +178,9 @@ class Mount:
             scratch=scratch,
             limit=options.rename_limit,
         )
+        self._backups = Backups(
+            namespace=self.namespace, files=files, uploader=self.uploader, scratch=scratch
+        )
         self.operations = Operations(
             namespace=self.namespace,
             files=files,
@@ -199,6 +206,7 @@ class Mount:
                 await self.sending.send_below(self.namespace.root)
             except FileSystemError as exc:
                 log.warning("not everything could be sent: %s", exc)
+            await self._backups.retire()
         for entry in self._journal.entries:
             if not entry.held:
                 log.warning("%r is kept here and sent by the next mount", entry.path)
@@ -216,7 +224,10 @@ async def _mounted(
     operations: Operations, mountpoint: Path, options: Options
 ) -> AsyncIterator[None]:
     """Mount inside; unmount only after a clean end."""
-    pyfuse3.init(operations, str(mountpoint), fuse_options(options))
+    try:
+        pyfuse3.init(operations, str(mountpoint), fuse_options(options))
+    except RuntimeError as exc:
+        raise MountError(f"{mountpoint} could not be mounted: {exc}") from exc
     try:
         yield
     except BaseException:
@@ -246,7 +257,7 @@ async def _serve() -> None:
 async def _stop_at_signal(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         task_status.started()
         async for number in signals:
             log.info("stopping at signal %d", number)

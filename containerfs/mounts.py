@@ -109,9 +109,10 @@ def _name(mountpoint: Path) -> str:
 
 
 def _started(pid: int) -> int | None:
-    """When a process started; None when there is none. Source: proc(5), /proc/pid/stat."""
+    """When a process started; None when it has ended. Source: proc(5), /proc/pid/stat."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    return int(fields.rpartition(")")[2].split()[19])
+    state, *others = fields.rpartition(")")[2].split()
+    return None if state in "ZX" else int(others[18])  # a zombie only waits for its parent

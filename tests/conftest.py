@@ -33,7 +33,8 @@ A server offers:
   members of `POST /admin/files` (`phantom`, `bytes`, `id`, `created_at`, `source`).
 * `.content(container_id, file_id)`: the bytes. `.files(container_id)`: all of them, newest first.
 * `.kill()`: SIGKILL. `.stop()`: SIGTERM, returns the exit code. `.start()`: again, with the same
-  data at the same address. `.restart()`: both. `.errors`: its standard error.
+  data at the same address. `.restart()`: both. `.errors`: its standard error, in which
+  no traceback may be left when the test ends; `.forget_errors()`.
 """
 
 import base64
@@ -119,6 +120,9 @@ class Server:
     @property
     def errors(self) -> str:
         return self._errors.read_text()
+
+    def forget_errors(self) -> None:
+        os.truncate(self._errors, 0)
 
     def start(self) -> None:
         place = ["--uds", self.uds] if self.uds else ["--port", str(self._port)]

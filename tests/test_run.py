@@ -137,3 +137,16 @@ def test_a_changed_dependency_is_set_up_anew(run, project):
 @pytest.mark.usefixtures("set_up")
 def test_missing_benchmarks_are_said(run):
     assert run("bench").stderr == "run: there are no benchmarks yet\n"
+
+
+def test_only_what_is_missing_is_installed(run, programs, tmp_path):
+    programs("python3", 'case "$*" in *version_info\\[*) echo 3.12 ;; *) exit 0 ;; esac')
+    programs("fusermount3", "exit 0")
+    programs("gcc", "exit 0")
+    programs("sudo", 'exec "$@"')
+    programs("apt-get", f'echo "$@" >> {tmp_path}/asked')
+    run("mount")
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "update -qq",
+        "install -qq -y --no-install-recommends pkg-config libfuse3-dev",
+    ]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 
+from containerfs.api.call import PlainBody
 from containerfs.api.exchange import request_id
 from containerfs.api.parsing import LARGEST_SIZE
 from containerfs.errors import ServerFault, TimedOut
@@ -116,7 +117,8 @@ def opened(response: httpx.Response, *, what: str, offset: int, length: int | No
 
 
 def _nothing(response: httpx.Response, *, what: str, offset: int, total: int) -> Body:
-    empty = httpx.Response(200, headers=response.headers, content=b"")
+    nothing = PlainBody(b"", content_type=None)
+    empty = httpx.Response(200, headers=response.headers, stream=nothing)
     return Body(empty, what=what, size=0, offset=offset, total=total)
 
 

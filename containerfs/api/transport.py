@@ -21,6 +21,9 @@ from containerfs.api.call import IDEMPOTENT
 
 log = logging.getLogger(__name__)
 
+# httpcore writes the headers of answers into its debug log, and a server may repeat a secret there.
+logging.getLogger("httpcore").setLevel(logging.INFO)
+
 KEEPALIVE = 60.0  # seconds an idle connection is kept
 CLOSE_LIMIT = 5.0  # seconds closing a connection may take
 

@@ -46,20 +46,24 @@ class _Changes(Generic[EntryT]):
     created: dict[str, tuple[EntryT, float]] = field(default_factory=dict)
     deleted: dict[str, float] = field(default_factory=dict)
 
-    def apply(self, listed: tuple[EntryT, ...], *, begun: float) -> tuple[EntryT, ...]:
-        """*listed*, asked for at *begun*, as it is with our changes; forgets those it confirms."""
+    def overlay(self, listed: tuple[EntryT, ...]) -> tuple[EntryT, ...]:
+        """*listed* as it is with our changes."""
         if not self.created and not self.deleted:
             return listed
+        ids = {entry.id for entry in listed}
+        own = tuple(entry for entry, _ in self.created.values() if entry.id not in ids)
+        return own + tuple(entry for entry in listed if entry.id not in self.deleted)
+
+    def settle(self, listed: tuple[EntryT, ...], *, begun: float) -> list[str]:
+        """Forget the changes that the server's answer to a request of *begun* confirms.
+
+        Returns:
+            The ids whose deletion is done.
+        """
         ids = {entry.id for entry in listed}
         for id, (_, since) in list(self.created.items()):
             if id in ids or begun - since > OVERLAY_LIFE:
                 del self.created[id]
-        own = tuple(entry for entry, _ in self.created.values())
-        return own + tuple(entry for entry in listed if entry.id not in self.deleted)
-
-    def confirmed(self, listed: tuple[EntryT, ...], *, begun: float) -> list[str]:
-        """The deletions that the server's listing of *begun* shows to be done; forgets them."""
-        ids = {entry.id for entry in listed}
         gone = [id for id, since in self.deleted.items() if since < begun and id not in ids]
         for id in gone:
             del self.deleted[id]
@@ -127,7 +131,8 @@ class _Source(Generic[EntryT]):
             key or "the containers",
             fetch.error or "the server takes long",
         )
-        stale = Listing(last.entries, trio.current_time() + min(self._ttl, STALE_LIFE))
+        entries = self.changes(key).overlay(last.entries)
+        stale = Listing(entries, trio.current_time() + min(self._ttl, STALE_LIFE))
         self._last[key] = self._fresh[key] = stale
         return stale
 
@@ -136,7 +141,6 @@ class _Source(Generic[EntryT]):
             entries = self._recall(key)
             if entries is None:
                 return None
-            entries = self.changes(key).apply(entries, begun=trio.current_time())
             self._last[key] = Listing(entries, 0.0)
         return self._last[key]
 
@@ -151,11 +155,10 @@ class _Source(Generic[EntryT]):
             fetch.error = FileSystemError(f"internal error: {exc}")
         else:
             changes = self.changes(key)
-            confirmed = changes.confirmed(listed, begun=begun)
-            if confirmed:
-                self._state.forget_tombstones(key, confirmed)
-            entries = changes.apply(listed, begun=begun)
-            fetch.listing = Listing(entries, begun + self._ttl)
+            deleted = changes.settle(listed, begun=begun)
+            if deleted:
+                self._state.forget_tombstones(key, deleted)
+            fetch.listing = Listing(changes.overlay(listed), begun + self._ttl)
             self._remember(key, fetch.listing)
         finally:
             if self._fetching.get(key) is fetch:
@@ -173,9 +176,11 @@ class _Source(Generic[EntryT]):
             self._unsaved.add(key)
 
     def save(self) -> None:
-        """Save what was too long to be saved at each change."""
-        for key in self._unsaved:
-            self._state.save_listing(key, self._last[key].entries)
+        """Save what was not saved at each change, and what was changed here since."""
+        for key in self._unsaved | self._changes.keys():
+            last = self._last_known(key)
+            entries = self.changes(key).overlay(() if last is None else last.entries)
+            self._state.save_listing(key, entries)
         self._unsaved.clear()
 
 

@@ -388,6 +388,12 @@ class Files:
             file.spool = spool
             self._record(file)
 
+    async def make_local(self, file: File) -> None:
+        """Keep the content of a held file here only; the caller deletes what the server has."""
+        if file.spool is None:
+            await self._make_spool(file, keep=None)
+        self._namespace.lose_remote(file)
+
     def _record(self, file: File) -> None:
         """Let the journal know of the spool: from now on a crash does not lose it."""
         spool, container = file.spool, file.container

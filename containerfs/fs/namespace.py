@@ -258,7 +258,9 @@ class Namespace:
         for path, versions in placed.items():
             self._show(container, path, versions, remembered.get(path))
         for path, local in remembered.items():
-            if local.kind == "file" and path not in placed and not self._has_file(container, path):
+            if local.kind != "file" or path in placed:
+                continue
+            if not isinstance(self.find(container, path), File):
                 self._state.forget_node(container.remote.id, path)
         self._remove_empty_directories(container)
 
@@ -337,6 +339,16 @@ class Namespace:
             self._unindex(container, file.remote.id, file)
         file.remote, file.older = remote, ()
         container.files[remote.id] = file
+
+    def lose_remote(self, file: File) -> None:
+        """The server's object is *file*'s no more; its content is in its spool."""
+        container = self.container_of(file)
+        for id in file.remote_ids:
+            self._metadata.forget(container.remote.id, id)
+            self._unindex(container, id, file)
+        file.remote, file.older = None, ()
+        self.local(file).file_id = None
+        self.save(file)
 
     def _unindex(self, container: ContainerDirectory, id: str, file: File) -> None:
         if container.files.get(id) is file:
@@ -467,13 +479,14 @@ class Namespace:
             local = None
         return self._new_file(container, directory, name, path, local)
 
-    def _has_file(self, container: ContainerDirectory, path: str) -> bool:
+    def find(self, container: ContainerDirectory, path: str) -> Node | None:
+        """What is shown at *path* now, without asking anybody."""
         node: Node = container
         for part in path.split("/"):
             if not isinstance(node, Directory) or part not in node.children:
-                return False
+                return None
             node = node.children[part]
-        return isinstance(node, File)
+        return node
 
     def _place(self, container: ContainerDirectory, path: str) -> tuple[Directory, str]:
         parent, _, name = path.rpartition("/")

@@ -167,6 +167,7 @@ def fault_from_json(values: Mapping[str, Any]) -> Fault:
         fault = Fault(**{name: _converted(name, value) for name, value in values.items()})
     except (TypeError, ValueError) as exc:
         raise FaultError(f"a fault has a bad value: {exc}") from exc
+    _check_numbers(fault)
     if fault.operation != "*" and fault.operation not in OPERATIONS:
         raise FaultError(f"no operation is called '{fault.operation}'")
     if fault.kind not in get_args(Kind):
@@ -174,6 +175,12 @@ def fault_from_json(values: Mapping[str, Any]) -> Fault:
     if fault.header not in get_args(RetryHeader):
         raise FaultError(f"no retry header is called '{fault.header}'")
     return fault
+
+
+def _check_numbers(fault: Fault) -> None:
+    amounts = (fault.after, fault.count or 0, fault.at, fault.seconds or 0, fault.limit)
+    if min(amounts) < 0 or not 0 <= fault.probability <= 1 or not 200 <= fault.status <= 599:
+        raise FaultError("a fault has a number that makes no sense")
 
 
 def _converted(name: str, value: Any) -> Any:

@@ -20,6 +20,7 @@ from containerfs.upload.journal import Entry, Journal
 
 log = logging.getLogger(__name__)
 
+RESEND_WAITS = (0.5, 1.0)  # seconds before an upload is repeated whose answer was lost
 FIRST_RETRY = 5.0  # seconds before a failed upload is tried again in the background; doubles
 LAST_RETRY = 300.0
 DELETE_RETRY = 30.0  # seconds between attempts to delete what could not be deleted
@@ -59,13 +60,18 @@ class Uploader:
         known = frozenset(known)
         find = partial(self._find, container_id, name=name, fd=fd, size=size, known=known)
         file = await find() if may_be_there else None
-        if file is None:
+        for wait in (*RESEND_WAITS, None):
+            if file is not None:
+                break
             try:
                 file = await self._client.upload_file(container_id, name=name, fd=fd, size=size)
             except Uncertain:
                 file = await find()
-                if file is None:
+                if file is None and wait is None:
                     raise
+                if file is None and wait is not None:
+                    await trio.sleep(wait)
+        assert file is not None  # noqa: S101 - the last attempt returned or raised
         if file.size is not None and file.size != size:
             if file.id not in known:
                 await self.delete(container_id, file.id)

@@ -7,16 +7,19 @@
     A scripted server on a loopback port: `raw.answers` is a list of byte strings (sent as they are)
     or async functions (given the connection's stream), one for each request in order of arrival;
     after the last one its `raw.default` goes on. `raw.requests` are the requests, each with
-    `.connection` (a number), `.line`, `.headers` and `.body`. `raw.json(data, status=200, **headers)`
-    makes an answer. An answer that ends with `raw.CLOSE` closes the connection after it.
+    `.connection` (a number), `.line`, `.headers` and `.body`. `raw.json(data, status, **headers)`
+    and `raw.plain(body, status, **headers)` make answers. One that ends with `raw.CLOSE` closes the
+    connection after it, and a function may do so. `raw.stops_reading`: bodies are not taken.
 
 `raw_client`
     A client of it.
 """
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -42,6 +45,7 @@ class RawServer:
         self.default = self.json({"object": "list", "data": [], "has_more": False})
         self.requests: list[Request] = []
         self.connections = 0
+        self.stops_reading = False
         self.port = 0
 
     @property
@@ -68,7 +72,7 @@ class RawServer:
                 answer = self.answers.pop(0) if self.answers else self.default
                 if not isinstance(answer, bytes):
                     await answer(stream)
-                    return
+                    continue
                 await stream.send_all(answer.removesuffix(self.CLOSE))
                 if answer.endswith(self.CLOSE):
                     await stream.aclose()
@@ -76,8 +80,7 @@ class RawServer:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
 
-    @staticmethod
-    async def _read(stream: trio.SocketStream, number: int) -> Request | None:
+    async def _read(self, stream: trio.SocketStream, number: int) -> Request | None:
         data = b""
         while b"\r\n\r\n" not in data:
             piece = await stream.receive_some()
@@ -86,9 +89,10 @@ class RawServer:
             data += piece
         head, _, body = data.partition(b"\r\n\r\n")
         line, *rest = head.decode().split("\r\n")
-        headers = {
-            name.lower(): value.strip() for name, _, value in (l.partition(":") for l in rest)
-        }
+        parts = (text.partition(":") for text in rest)
+        headers = {name.lower(): value.strip() for name, _, value in parts}
+        if self.stops_reading:
+            await trio.sleep_forever()
         while len(body) < int(headers.get("content-length", "0")):
             body += await stream.receive_some()
         return Request(number, line, headers, body)
@@ -97,11 +101,8 @@ class RawServer:
 @pytest.fixture
 async def raw(nursery: trio.Nursery) -> RawServer:
     server = RawServer()
-    listeners = await nursery.start(
-        lambda task_status: trio.serve_tcp(
-            server.serve, 0, host="127.0.0.1", task_status=task_status
-        )
-    )
+    serve = partial(trio.serve_tcp, server.serve, 0, host="127.0.0.1")
+    listeners = await nursery.start(serve)
     server.port = listeners[0].socket.getsockname()[1]
     return server
 
@@ -116,3 +117,11 @@ async def raw_client(raw: RawServer) -> AsyncIterator[Client]:
 async def client(server: Any) -> AsyncIterator[Client]:
     async with connect(Connection(base_url=server.base_url, uds=server.uds)) as client:
         yield client
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port that is bound but not listened on: connecting to it is refused."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]

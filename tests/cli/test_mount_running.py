@@ -118,7 +118,7 @@ def test_in_the_background_the_caller_returns_when_it_is_mounted(
     assert os.getsid(serving.pid) == serving.pid  # left the caller's session
     assert run("umount", directory).returncode == 0
     assert mountpoint.at(directory) is None
-    assert not Path(f"/proc/{serving.pid}").exists()
+    assert recorded_mount() is None
 
 
 def test_mount_and_fstab_get_a_mount_in_the_background(run, directory, source):

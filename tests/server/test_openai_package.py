@@ -28,7 +28,7 @@ def test_the_package_carries_out_all_nine_operations(tcp_server):
         data = bytes(range(256)) * 1000
         file = client.containers.files.create(made.id, file=("dir/a.bin", data))
         assert file.bytes == len(data)
-        assert client.containers.files.retrieve(file.id, container_id=made.id) == file.model_copy()
+        assert client.containers.files.retrieve(file.id, container_id=made.id).id == file.id
         content = client.containers.files.content.retrieve(file.id, container_id=made.id)
         assert content.read() == data
         attached = client.containers.files.create(

@@ -1,0 +1,60 @@
+"""Files that an editor renamed to a temporary name: the old content, until it is not needed.
+
+A backup keeps its object on the server, so that no save can lose the old content before the new
+one is there. When the mount stops cleanly, a backup whose file has been saved anew becomes local
+like every other temporary file, and its object is deleted.
+"""
+
+import logging
+
+from containerfs.errors import FileSystemError
+from containerfs.fs.files import Files
+from containerfs.fs.names import components, stripped
+from containerfs.fs.namespace import Namespace
+from containerfs.fs.nodes import ContainerDirectory, File
+from containerfs.fs.scratch import Scratch
+from containerfs.upload.uploader import Uploader
+
+log = logging.getLogger(__name__)
+
+
+class Backups:
+    """Retires backups at the end of a mount."""
+
+    def __init__(
+        self, *, namespace: Namespace, files: Files, uploader: Uploader, scratch: Scratch
+    ) -> None:
+        self._namespace = namespace
+        self._files = files
+        self._uploader = uploader
+        self._scratch = scratch
+
+    async def retire(self) -> None:
+        """Make every backup local that is not needed on the server any more."""
+        for container in list(self._namespace.containers.values()):
+            for file in list(container.files.values()):
+                if self._is_retired(container, file):
+                    try:
+                        await self._retire(container, file)
+                    except FileSystemError as exc:
+                        log.warning("backup %r stays on the server: %s", file.path, exc)
+
+    def _is_retired(self, container: ContainerDirectory, file: File) -> bool:
+        if container.is_snapshot or file.parent is None or file.remote is None:
+            return False
+        if not self._scratch.matches(file.name):
+            return False
+        parts = components(file.remote.path, id=file.remote.id)
+        saved = self._namespace.find(container, "/".join(stripped(parts) or parts))
+        return (
+            isinstance(saved, File)
+            and saved is not file
+            and saved.remote is not None
+            and not saved.is_dirty
+        )
+
+    async def _retire(self, container: ContainerDirectory, file: File) -> None:
+        ids = file.remote_ids
+        await self._files.make_local(file)
+        for id in ids:
+            await self._uploader.delete(container.remote.id, id)

@@ -1,0 +1,153 @@
+"""Whole lists, from servers that page well, badly, or for ever."""
+
+from typing import Any
+
+import pytest
+
+from containerfs.api.client import Client
+from containerfs.api.listing import MOST_PAGES, all_containers, all_files, entries
+from containerfs.api.types import Page, RemoteFile
+from containerfs.errors import Invalid, NotFound, ServerFault
+
+
+def file(number: int) -> RemoteFile:
+    return RemoteFile(
+        id=f"f{number}", container_id="c", path=f"/{number}", size=1, created=number, source=None
+    )
+
+
+def page(numbers: list[int], *, more: bool = True, last: str | None = "?") -> Page[RemoteFile]:
+    data = tuple(file(number) for number in numbers)
+    end = data[-1].id if last == "?" and data else None
+    last_id = last if last != "?" else end
+    return Page(data=data, first_id=None, last_id=last_id, has_more=more)
+
+
+class Pages:
+    """Answers with one page after the other, and remembers what it was asked."""
+
+    def __init__(self, *pages: Page[RemoteFile] | Exception) -> None:
+        self.pages = list(pages)
+        self.asked: list[str | None] = []
+
+    async def __call__(self, after: str | None) -> Page[RemoteFile]:
+        self.asked.append(after)
+        answer = self.pages[min(len(self.asked), len(self.pages)) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def ids(fetch: Any, **options: Any) -> list[str]:
+    return [entry.id for entry in await entries(fetch, **options)]
+
+
+async def test_a_list_ends_when_the_server_says_so() -> None:
+    fetch = Pages(page([3, 2]), page([1], more=False))
+    assert await ids(fetch) == ["f3", "f2", "f1"]
+    assert fetch.asked == [None, "f2"]
+
+
+async def test_empty_pages_are_passed_over() -> None:
+    fetch = Pages(page([], last="x"), page([2]), page([], last="y"), page([1], more=False))
+    assert await ids(fetch) == ["f2", "f1"]
+    assert fetch.asked == [None, "x", "f2", "y"]
+
+
+async def test_an_empty_page_that_leads_nowhere_is_the_end() -> None:
+    fetch = Pages(page([2]), page([], last=None))
+    assert await ids(fetch) == ["f2"]
+    assert len(fetch.asked) == 2
+
+
+async def test_a_server_that_ignores_the_cursor_is_asked_twice() -> None:
+    fetch = Pages(page([3, 2, 1]))
+    assert await ids(fetch) == ["f3", "f2", "f1"]
+    assert len(fetch.asked) == 2
+
+
+async def test_a_page_that_brings_nothing_new_is_the_end() -> None:
+    fetch = Pages(page([3, 2], last="x"), page([2, 3], last="y"), page([1]))
+    assert await ids(fetch) == ["f3", "f2"]
+
+
+async def test_each_entry_is_given_once() -> None:
+    fetch = Pages(page([3, 2]), page([2, 1], more=False))
+    assert await ids(fetch) == ["f3", "f2", "f1"]
+
+
+async def test_a_list_without_end_is_a_server_fault() -> None:
+    asked = 0
+
+    async def fetch(after: str | None) -> Page[RemoteFile]:
+        nonlocal asked
+        asked += 1
+        return page([asked])
+
+    with pytest.raises(ServerFault, match="does not end"):
+        await entries(fetch)
+    assert asked == MOST_PAGES
+
+
+@pytest.mark.parametrize("error", [Invalid("no such cursor"), NotFound("no such cursor")])
+async def test_a_list_is_read_anew_when_its_cursor_has_been_deleted(error: Exception) -> None:
+    fetch = Pages(page([4, 3]), error, page([4, 2]), page([1], more=False))
+    assert await ids(fetch) == ["f4", "f2", "f1"]
+    assert fetch.asked == [None, "f3", None, "f2"]
+
+
+async def test_an_unknown_first_cursor_is_an_error() -> None:
+    with pytest.raises(Invalid):
+        await ids(Pages(Invalid("unknown cursor")), after="nope")
+
+
+async def test_no_page_is_asked_for_beyond_what_is_wanted() -> None:
+    fetch = Pages(page([3, 2]), page([1], more=False))
+    assert await ids(fetch, most=1) == ["f3"]
+    assert await ids(Pages(), most=0) == []
+    assert len(fetch.asked) == 1
+
+
+async def test_all_files_are_found_newest_first(client: Client, server: Any) -> None:
+    container = server.new_container()
+    made = [
+        server.write(container, f"/mnt/data/{n}", b"x", created_at=1000 + n)["id"]
+        for n in range(230)
+    ]
+    server.forget_requests()
+    assert [each.id for each in await all_files(client, container)] == made[::-1]
+
+
+@pytest.mark.parametrize("behaviour", ["empty_pages", "long_ids", "phantom"])
+async def test_all_files_are_found_whatever_the_pages_look_like(
+    client: Client, server: Any, behaviour: str
+) -> None:
+    server.set_behaviours(**{behaviour: True})
+    container = server.new_container()
+    made = {server.write(container, f"/mnt/data/{n}")["id"] for n in range(120)}
+    assert made <= {each.id for each in await all_files(client, container)}
+
+
+async def test_a_list_that_ignores_cursors_ends(client: Client, server: Any) -> None:
+    server.set_behaviours(ignore_cursor=True)
+    container = server.new_container()
+    for n in range(120):
+        server.write(container, f"/mnt/data/{n}")
+    server.forget_requests()
+    assert len(await all_files(client, container)) == 100
+    assert len(server.requests("list_files")) <= 4
+
+
+async def test_a_short_list_costs_one_request(client: Client, server: Any) -> None:
+    container = server.new_container()
+    server.write(container, "/mnt/data/x")
+    server.forget_requests()
+    await all_files(client, container)
+    assert [entry["operation"] for entry in server.requests()] == ["list_files"]
+
+
+async def test_all_containers_are_found_by_name(client: Client, server: Any) -> None:
+    for n in range(3):
+        server.new_container(f"box{n % 2}")
+    assert len(await all_containers(client)) == 3
+    assert [each.name for each in await all_containers(client, name="box0")] == ["box0", "box0"]

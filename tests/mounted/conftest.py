@@ -1,0 +1,332 @@
+"""Real mounts: the installed command in a process of its own, on a real server.
+
+Fixtures:
+
+`mount`
+    Mounts: `mount(ttl=0, ...)` returns a `Mount` of the test's server. Options are those of
+    `containerfs mount`. `server=` is another server, `cache=` another mount's cache directory,
+    `key=` an API key, `ready=False` does not wait. All end with the test.
+
+`try_mount`
+    Runs `containerfs mount` with the given words and returns when it has failed.
+
+`api`
+    The official `openai` client on the test's server: what is true whatever the mount says.
+
+`stored`
+    `stored(container_id)`: every file that the server has, path below the data directory without
+    the server's prefix, and content, read with the `openai` client.
+
+`run`
+    Runs a tool: its output; a failure of the tool fails the test (`check=False`: the process).
+
+`eventually`
+    Waits for a condition that work in the background will make true.
+
+`errno_of`
+    `errno_of(os.mkdir, path)`: the name of the errno that a call fails with, or None.
+
+A mount offers:
+
+* `mount / "box"`: a path; `.path`, `.cache`, `.log`: what it has logged; `.pid`.
+* `.expect(pattern)`: warnings and errors like this may be logged; any other fails the test.
+* `.stop()`: SIGTERM, in order. `.kill()`: SIGKILL, leaving the mount point dead.
+* `.remount(**options)`: stops it if it runs, and mounts again with the same cache.
+"""
+
+import errno
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from containerfs import mountpoint
+
+COMMAND = str(Path(sys.executable).with_name("containerfs"))
+PATIENCE = 60  # seconds that anything may take
+HUNG = 150  # seconds after which a mount is killed, so that no call hangs for ever
+_ENTRY = re.compile(r"\d{4}-\d\d-\d\d \S+ (DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
+_PREFIX = re.compile(r"(^|/)[0-9a-f]{32}-(?=[^/]+$)")
+
+
+class Mount:
+    """A mount process."""
+
+    def __init__(self, directory: Path, *, words: list[str], env: dict[str, str], cache: Path):
+        self.path = directory / "mnt"
+        self.path.mkdir()
+        self.cache = cache
+        self._directory = directory
+        self._words = words
+        self._env = env | {"NOTIFY_SOCKET": str(directory / "notify")}
+        self._expected: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._log = directory / "log"
+        self._options: dict[str, Any] = {}
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text() if self._log.exists() else ""
+
+    def expect(self, *patterns: str) -> None:
+        self._expected += patterns
+
+    def start(self, options: dict[str, Any]) -> None:
+        self._options |= options
+        self._listen()
+        with self._log.open("ab") as log:
+            process = self._process = subprocess.Popen(
+                [
+                    *(COMMAND, "mount", *self._words),
+                    *(f"--{name.replace('_', '-')}={self._options[name]}" for name in self._options),
+                    str(self.path),
+                ],
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        self._watchdog = threading.Timer(HUNG, process.kill)
+        self._watchdog.daemon = True
+        self._watchdog.start()
+        while (facts := self._facts()) is None:
+            assert process.poll() is None, f"the mount failed: {self.log}"
+        assert "READY=1" in facts
+
+    def _listen(self) -> None:
+        """Be its systemd until it has ended."""
+        if self._channel is None:
+            self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._channel.bind(self._env["NOTIFY_SOCKET"])
+            self._channel.settimeout(0.2)
+        while self._facts(flags=socket.MSG_DONTWAIT):
+            pass
+
+    def _facts(self, *, flags: int = 0) -> list[str] | None:
+        assert self._channel is not None
+        try:
+            return self._channel.recv(4096, flags).decode().splitlines()
+        except (TimeoutError, BlockingIOError):
+            return None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(PATIENCE + 60)
+        self._watchdog.cancel()
+        assert code == 0, f"exit code {code}: {self.log}"
+        assert mountpoint.at(self.path) is None
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(PATIENCE)
+        self._watchdog.cancel()
+
+    def remount(self, **options: Any) -> "Mount":
+        if self.is_running:
+            self.stop()
+        self.start(options)
+        return self
+
+    def close(self) -> None:
+        """End it by all means."""
+        try:
+            if self.is_running:
+                self.stop()
+        finally:
+            if self.is_running:
+                self.kill()
+            if self._channel is not None:
+                self._channel.close()
+            while mountpoint.at(self.path):
+                mountpoint.detach(self.path)
+
+    def unexpected(self) -> list[str]:
+        """What is in the log that is neither harmless nor expected."""
+        found = []
+        bad = True
+        for line in self.log.splitlines():
+            entry = _ENTRY.match(line)
+            if entry:
+                bad = entry[1] not in ("DEBUG", "INFO") and not any(
+                    re.search(pattern, line) for pattern in self._expected
+                )
+            if bad:
+                found.append(line)
+        return found
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """A user of their own: no keys, no settings."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "home").mkdir()
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path / "home"),
+        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+        "LC_ALL": "C.UTF-8",
+        "TERM": "xterm",
+        "NO_PROXY": "*",
+        "CONTAINERFS_LOG_LEVEL": "info",
+    }
+
+
+@pytest.fixture
+def mount(
+    server: Any,
+    environ: dict[str, str],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[Callable[..., Mount]]:
+    mounts: list[Mount] = []
+    default = server
+
+    def start(
+        *, server: Any = None, cache: Path | None = None, key: str | None = None, **options: Any
+    ) -> Mount:
+        chosen = server or default
+        directory = tmp_path_factory.mktemp("m")
+        cache = cache or directory / "cache"
+        env = environ | ({"OPENAI_API_KEY": key} if key else {})
+        where = ["--uds", chosen.uds] if chosen.uds else ["--base-url", chosen.base_url]
+        each = Mount(directory, words=[*where, f"--cache-dir={cache}"], env=env, cache=cache)
+        mounts.append(each)
+        each.start(options)
+        return each
+
+    yield start
+    failures: list[Exception | AssertionError] = []
+    for each in reversed(mounts):
+        try:
+            each.close()
+        except (AssertionError, subprocess.TimeoutExpired, mountpoint.MountError) as exc:
+            failures.append(exc)
+    for each in mounts:
+        request.node.add_report_section("teardown", f"log of {each.path}", each.log)
+    assert not failures, failures
+    for each in mounts:
+        assert not each.unexpected(), "\n".join(["logged unexpectedly:", *each.unexpected()])
+
+
+@pytest.fixture
+def try_mount(
+    environ: dict[str, str], tmp_path: Path
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    path = tmp_path / "tried"
+    path.mkdir()
+
+    def attempt(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, "mount", *map(str, words), str(path)],
+            env=environ | env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
+    yield attempt
+    assert mountpoint.at(path) is None
+
+
+@pytest.fixture
+def api(server: Any) -> Iterator[openai.OpenAI]:
+    with (
+        httpx.Client(transport=httpx.HTTPTransport(uds=server.uds)) as http_client,
+        openai.OpenAI(
+            base_url=server.base_url, api_key="sk-test", http_client=http_client, max_retries=0
+        ) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def stored(api: openai.OpenAI) -> Callable[[str], dict[str, bytes]]:
+    def stored(container_id: str) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for file in api.containers.files.list(container_id, limit=100):
+            path = _PREFIX.sub(r"\1", file.path.removeprefix("/mnt/data/"))
+            assert path not in found, f"two objects of {path!r}"
+            content = api.containers.files.content.retrieve(file.id, container_id=container_id)
+            found[path] = content.read()
+        return found
+
+    return stored
+
+
+@pytest.fixture
+def run(environ: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
+    def run(
+        *words: object,
+        check: bool = True,
+        cwd: Path | None = None,
+        text: bool = True,
+        **env: str,
+    ) -> Any:
+        done = subprocess.run(
+            [os.fspath(word) if isinstance(word, Path | bytes) else str(word) for word in words],
+            cwd=cwd or tmp_path,
+            env=environ | env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=text,
+            timeout=PATIENCE,
+        )
+        if not check:
+            return done
+        assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    def eventually(condition: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        turn = threading.Event()
+        while not (found := condition()):
+            assert time.monotonic() < deadline, "it never came true"
+            turn.wait(0.02)
+        return found
+
+    return eventually
+
+
+@pytest.fixture
+def errno_of() -> Callable[..., str | None]:
+    def errno_of(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str | None:
+        try:
+            call(*args, **kwargs)
+        except OSError as exc:
+            assert exc.errno is not None
+            return errno.errorcode[exc.errno]
+        return None
+
+    return errno_of
