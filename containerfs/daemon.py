@@ -10,7 +10,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -31,6 +31,8 @@ from containerfs.fs.changes import Changes
 from containerfs.fs.files import Files
 from containerfs.fs.inodes import Inodes
 from containerfs.fs.namespace import Namespace
+from containerfs.fs.nodes import Directory
+from containerfs.fs.notifying import Notifier
 from containerfs.fs.operations import Operations
 from containerfs.fs.renaming import Renaming
 from containerfs.fs.scratch import Scratch
@@ -128,6 +130,7 @@ class Mount:
             inodes=Inodes(),
             show_expired=options.show_expired,
             raw_names=options.raw_names,
+            on_change=_notifier(options, mountpoint, nursery),
         )
         self.sending = Sending(
             namespace=self.namespace,
@@ -217,6 +220,14 @@ class Mount:
 def _largest(options: Options) -> int:
     """The longest body that is taken where no length was declared."""
     return max(options.max_file_size, options.cache_size)
+
+
+def _notifier(
+    options: Options, mountpoint: Path, nursery: trio.Nursery
+) -> Callable[[Iterable[Directory]], None]:
+    if options.notify == "utime":
+        return Notifier(mountpoint=mountpoint, nursery=nursery).changed
+    return lambda _: None
 
 
 @asynccontextmanager

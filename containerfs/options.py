@@ -191,6 +191,13 @@ class Options:
     ttl: float = _setting(
         "mount", values.seconds, "seconds", "10", "how long what others change may go unseen"
     )
+    notify: Literal["off", "utime"] = _setting(
+        "mount",
+        values.choice("off", "utime"),
+        "off|utime",
+        "off",
+        "utime: who watches a directory by inotify sees changes by others as IN_ATTRIB",
+    )
     ro: bool = _setting("mount", values.boolean, "", "false", "take no changes")
     umask: int = _setting(
         "mount",

@@ -1,41 +1,30 @@
-"""Whole lists, page by page.
+"""Whole lists, as they are at one moment or during a few.
 
-A page is asked for by the `last_id` of the one before it. Servers send empty pages that claim more,
-repeat a cursor, or ignore it and send page 1 for ever: a list ends when the server says so, or when
-a page brings nothing new or its cursor leads nowhere. Entries may come and go meanwhile: each id is
-given once, and a list is read anew when the entry that a page was to follow is gone.
+A list of more than one page is walked from both ends at once, and half the round trips are saved.
+Entries may come and go meanwhile: each id is given once, what existed all the time is never left
+out, and a list is read anew when the entry that a page was to follow is gone.
 """
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from containerfs.api.client import Client
+import trio
+
+from containerfs.api.client import Client, Order
 from containerfs.api.types import Container, Page, RemoteFile
-from containerfs.errors import Invalid, NotFound, ServerFault
+from containerfs.api.walk import CursorGoneError, Entry, Fetch, Walk, have_met
+from containerfs.errors import FileSystemError, ServerFault
 
 log = logging.getLogger(__name__)
 
 PAGE = 100  # entries, the most the service grants
-MOST_PAGES = 5000  # half a million entries; a list that goes on is taken for an endless one
+MOST_STARTS = 4  # how often a list is begun when its cursors vanish
 
-MOST_STARTS = 4  # a list is read anew when the entry that a page was to follow has been deleted
-
-
-class _HasId(Protocol):
-    @property
-    def id(self) -> str: ...
-
-
-class _CursorGoneError(Invalid):
-    """The entry that a page was to follow has been deleted meanwhile."""
-
-
-T = TypeVar("T", bound=_HasId)
-
-
-Fetch = Callable[[str | None], Awaitable[Page[T]]]
+T = TypeVar("T", bound=Entry)
+FetchEnd = Callable[[Order, str | None], Awaitable[Page[T]]]
+Attempt = Callable[[Iterator[int]], Awaitable[tuple[T, ...]]]
 
 
 async def all_containers(client: Client, *, name: str | None = None) -> tuple[Container, ...]:
@@ -47,7 +36,9 @@ async def all_containers(client: Client, *, name: str | None = None) -> tuple[Co
     Raises:
         ServerFault: The list does not end.
     """
-    return await entries(lambda after: client.list_containers(limit=PAGE, after=after, name=name))
+    return await both_ends(
+        lambda order, after: client.list_containers(limit=PAGE, order=order, after=after, name=name)
+    )
 
 
 async def all_files(client: Client, container_id: str) -> tuple[RemoteFile, ...]:
@@ -56,7 +47,9 @@ async def all_files(client: Client, container_id: str) -> tuple[RemoteFile, ...]
     Raises:
         ServerFault: The list does not end.
     """
-    return await entries(lambda after: client.list_files(container_id, limit=PAGE, after=after))
+    return await both_ends(
+        lambda order, after: client.list_files(container_id, limit=PAGE, order=order, after=after)
+    )
 
 
 async def entries(
@@ -73,36 +66,80 @@ async def entries(
         ServerFault: The list does not end.
         Invalid: The server does not know the cursor *after*.
     """
-    budget = count(1)
-    for _ in range(MOST_STARTS - 1):
+
+    async def attempt(pages: Iterator[int]) -> tuple[T, ...]:
+        walk = Walk(fetch, start=after, pages=pages)
+        while not walk.is_over and (most is None or len(walk.found) < most):
+            await walk.step()
+        return tuple(walk.found.values())[:most]
+
+    return await _begun_anew(attempt)
+
+
+async def both_ends(fetch: FetchEnd[T]) -> tuple[T, ...]:
+    """A whole list, newest first, each entry once; walked from both ends if it has several pages.
+
+    Args:
+        fetch: Asks for the page that follows an id in an order, or for that order's first.
+
+    Raises:
+        ServerFault: The list does not end.
+    """
+
+    async def attempt(pages: Iterator[int]) -> tuple[T, ...]:
+        newest = Walk(lambda after: fetch("desc", after), start=None, pages=pages)
+        await newest.step()
+        if newest.is_over:
+            return tuple(newest.found.values())
+        oldest = Walk(lambda after: fetch("asc", after), start=None, pages=pages)
+        return await _walked(newest, oldest)
+
+    return await _begun_anew(attempt)
+
+
+async def _walked(newest: Walk[T], oldest: Walk[T]) -> tuple[T, ...]:
+    failures: list[FileSystemError | CursorGoneError] = []
+
+    async def walk_newest() -> None:
         try:
-            return await _walk(fetch, after, most, budget)
-        except _CursorGoneError as exc:
+            while not newest.is_over and not have_met(newest, oldest):
+                await newest.step()
+        except (FileSystemError, CursorGoneError) as exc:
+            failures.append(exc)
+        nursery.cancel_scope.cancel()
+
+    async def walk_oldest() -> None:
+        # The other end is a whole listing by itself; this one only makes it quicker, and steps
+        # aside where the server fails, repeats itself, or does not know the order it was asked for.
+        try:
+            while not oldest.is_over and oldest.is_rising and not have_met(newest, oldest):
+                await oldest.step()
+        except (FileSystemError, CursorGoneError) as exc:
+            log.debug("a list is read from one end only: %s", exc)
+            return
+        if oldest.is_rising and (oldest.is_complete or not oldest.is_over):
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(walk_newest)
+        nursery.start_soon(walk_oldest)
+    if failures:
+        raise failures[0]
+    return _joined(newest, oldest)
+
+
+def _joined(newest: Walk[T], oldest: Walk[T]) -> tuple[T, ...]:
+    if newest.is_over:
+        return tuple(newest.found.values())
+    # Where both have an entry, the place that the walk from the newest gave it holds.
+    return tuple({**newest.found, **dict(reversed(oldest.found.items()))}.values())
+
+
+async def _begun_anew(attempt: Attempt[T]) -> tuple[T, ...]:
+    pages = count(1)
+    for _ in range(MOST_STARTS):
+        try:
+            return await attempt(pages)
+        except CursorGoneError as exc:
             log.info("a list is read anew: %s", exc)
-    return await _walk(fetch, after, most, budget)
-
-
-async def _walk(
-    fetch: Fetch[T], start: str | None, most: int | None, budget: Iterator[int]
-) -> tuple[T, ...]:
-    found: dict[str, T] = {}
-    after = start
-    cursors = {start}
-    while most is None or len(found) < most:
-        if next(budget) > MOST_PAGES:
-            raise ServerFault(f"a list does not end after {MOST_PAGES} pages")
-        try:
-            page = await fetch(after)
-        except (Invalid, NotFound) as exc:
-            if after == start:
-                raise
-            raise _CursorGoneError(str(exc)) from exc
-        known = len(found)
-        for entry in page.data:
-            found.setdefault(entry.id, entry)
-        after = page.last_id
-        is_stuck = after in cursors or (bool(page.data) and len(found) == known)
-        if not page.has_more or after is None or is_stuck:
-            break
-        cursors.add(after)
-    return tuple(found.values())[:most]
+    raise ServerFault(f"a list changed under each of {MOST_STARTS} readings")

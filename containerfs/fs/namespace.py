@@ -6,7 +6,7 @@ at: the root asks for the list of containers, a container for its files when it 
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
 import trio
@@ -38,13 +38,19 @@ class Namespace:
         inodes: Inodes,
         show_expired: bool,
         raw_names: bool,
+        on_change: Callable[[Iterable[Directory]], None],
     ) -> None:
+        """Args:
+        on_change: Told which directories a listing changed, but for a container's first one.
+        """
         self._metadata = metadata
         self._state = state
         self._journal = journal
         self._spools = spools
         self._show_expired = show_expired
         self._raw_names = raw_names
+        self._on_change = on_change
+        self._differing: set[Directory] = set()
         self._listing: Listing[Container] | None = None
         self._names = state.container_names()
         self.inodes = inodes
@@ -246,8 +252,9 @@ class Namespace:
                 file = self._file(container, entry.path, remembered.get(entry.path))
                 file.spool, file.entry, file.error = spool, entry, entry.error
 
-    def reconcile(self, container: ContainerDirectory, listed: Iterable[RemoteFile]) -> None:
+    def reconcile(self, container: ContainerDirectory, listed: Collection[RemoteFile]) -> None:
         """Bring the tree in line with a listing; open and unsent files keep what they have."""
+        self._differing.clear()
         remembered = self._state.nodes(container.remote.id)
         placed = self._place_files(container, listed, remembered)
         for id, file in list(container.files.items()):
@@ -263,17 +270,22 @@ class Namespace:
             if not isinstance(self.find(container, path), File):
                 self._state.forget_node(container.remote.id, path)
         self._remove_empty_directories(container)
+        if self._differing and container.is_watched:
+            self._on_change(list(self._differing))
+        container.is_watched = True
 
     def _place_files(
         self,
         container: ContainerDirectory,
-        listed: Iterable[RemoteFile],
+        listed: Collection[RemoteFile],
         remembered: dict[str, LocalNode],
     ) -> Placed:
         kept = dict(_shown_without_prefix(container))
         directories = {path for path, local in remembered.items() if local.kind != "file"}
+        listed_ids = {file.id for file in listed}
         for path, local in remembered.items():
-            directories.update(_parents(path))
+            if local.kind != "file" or local.file_id in listed_ids:
+                directories.update(_parents(path))
             if local.file_id is not None:
                 kept[local.file_id] = path
         for entry in self._journal.entries:
@@ -317,6 +329,7 @@ class Namespace:
                 file = self._new_file(container, directory, name, path, local)
                 self.save(file)
             else:
+                self._differ(file.parent)
                 file.pages_valid, file.true_size = False, None
             if before.version.id == remote.id and file.local is not None:
                 file.local.mtime_ns = None
@@ -371,7 +384,12 @@ class Namespace:
         """Give a new *node* the free name *name* in *directory*."""
         self._add(directory, node, name)
 
+    def _differ(self, directory: Directory | None) -> None:
+        if directory is not None:
+            self._differing.add(directory)
+
     def _add(self, directory: Directory, node: Node, name: str) -> None:
+        self._differ(directory)
         self.inodes.add(node)
         directory.attach(node, name)
 
@@ -381,6 +399,7 @@ class Namespace:
         parent = node.parent
         if parent is None:
             return
+        self._differ(parent)
         parent.detach(node)
         self._orphan(node)
         if container is not None and node.local is not None and path:

@@ -211,10 +211,11 @@ class ContainerDirectory(Directory):
         files: Its file nodes by the id of the object they show.
         listing: The listing that the tree was last brought in line with.
         restored: Whether what is remembered on this machine is in the tree.
+        is_watched: Its tree was in line with a listing before, so that a difference is a change.
         is_snapshot: It expired while mounted: what is here can be read, nothing can be changed.
     """
 
-    __slots__ = ("files", "is_snapshot", "listing", "remote", "restored")
+    __slots__ = ("files", "is_snapshot", "is_watched", "listing", "remote", "restored")
 
     def __init__(self, *, ino: int, name: str, parent: Directory | None, remote: Container) -> None:
         super().__init__(ino=ino, name=name, parent=parent)
@@ -222,4 +223,5 @@ class ContainerDirectory(Directory):
         self.files: dict[str, File] = {}
         self.listing: Listing[RemoteFile] | None = None
         self.restored = False
+        self.is_watched = False
         self.is_snapshot = False

@@ -25,6 +25,7 @@ from containerfs.fs.handles import DirectoryHandle, Handles
 from containerfs.fs.names import NAME_MAX, from_kernel, to_kernel
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import Directory, File, Node, Symlink
+from containerfs.fs.notifying import is_own_thread
 from containerfs.fs.renaming import Renaming
 from containerfs.fs.sending import Sending
 from containerfs.fs.xattrs import Xattrs
@@ -192,7 +193,7 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        if not change.is_empty:
+        if not change.is_empty and not (isinstance(node, Directory) and is_own_thread(ctx.pid)):
             self._change(node, change)
         return self._attributes(node)
 

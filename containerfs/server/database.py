@@ -26,8 +26,8 @@ CREATE TABLE IF NOT EXISTS containers (
     gone_lists INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX IF NOT EXISTS containers_by_id ON containers (id);
-CREATE INDEX IF NOT EXISTS containers_by_age ON containers (created, seq);
-CREATE INDEX IF NOT EXISTS containers_by_name ON containers (name, created, seq);
+CREATE INDEX IF NOT EXISTS containers_by_age ON containers (created);
+CREATE INDEX IF NOT EXISTS containers_by_name ON containers (name, created);
 CREATE INDEX IF NOT EXISTS containers_lagging ON containers (seq)
     WHERE deleted = 1 OR hidden_lists > 0;
 
@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS files (
     gone_lists INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX IF NOT EXISTS files_by_id ON files (container, id);
-CREATE INDEX IF NOT EXISTS files_by_age ON files (container, created, seq);
+CREATE INDEX IF NOT EXISTS files_by_age ON files (container, created);
 CREATE INDEX IF NOT EXISTS files_by_name ON files (container, name);
 CREATE INDEX IF NOT EXISTS files_lagging ON files (container)
     WHERE deleted = 1 OR hidden_lists > 0;

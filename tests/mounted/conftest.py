@@ -98,7 +98,10 @@ class Mount:
             process = self._process = subprocess.Popen(
                 [
                     *(COMMAND, "mount", *self._words),
-                    *(f"--{name.replace('_', '-')}={self._options[name]}" for name in self._options),
+                    *(
+                        f"--{name.replace('_', '-')}={self._options[name]}"
+                        for name in self._options
+                    ),
                     str(self.path),
                 ],
                 env=self._env,
@@ -325,8 +328,7 @@ def errno_of() -> Callable[..., str | None]:
         try:
             call(*args, **kwargs)
         except OSError as exc:
-            assert exc.errno is not None
-            return errno.errorcode[exc.errno]
+            return errno.errorcode[exc.errno or 0]
         return None
 
     return errno_of

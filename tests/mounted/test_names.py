@@ -1,5 +1,6 @@
 """What the README promises of names."""
 
+import json
 import os
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def test_a_container_is_found_by_its_id(server, mount, run):
     assert os.listdir(mounted.path) == ["box"]
     assert os.readlink(mounted / ".by-id" / id) == "../box"
     assert (mounted / ".by-id" / id / "file").read_bytes() == b"content"
-    assert run("sh", "-c", f"cd .by-id && ls && cat {id}/file", cwd=mounted.path) == f"{id}\ncontent"
+    assert (
+        run("sh", "-c", f"cd .by-id && ls && cat {id}/file", cwd=mounted.path) == f"{id}\ncontent"
+    )
     (mounted / "made").mkdir()
     made = xattr(mounted / "made", "id")
     assert os.readlink(mounted / ".by-id" / made) == "../made"
@@ -84,7 +87,7 @@ def test_two_containers_of_one_name_are_told_apart(server, mount, eventually, ap
     created = api.containers.retrieve(first).created_at
     eventually(lambda: server.call("POST", "/v1/containers", {"name": "x"})["created_at"] > created)
     second = server.new_container("box")
-    for container in api.containers.list():
+    for container in list(api.containers.list()):
         if container.name == "x":
             api.containers.delete(container.id)
     third = f"box~{server.new_container('box')[-8:]}"
@@ -199,9 +202,7 @@ def test_the_servers_prefix_is_hidden(server, mount, stored):
     ],
     ids=str,
 )
-def test_names_are_as_they_were_written_whatever_the_server_does_to_them(
-    server, mount, behaviours
-):
+def test_names_are_as_they_were_written_whatever_the_server_does_to_them(server, mount, behaviours):
     server.set_behaviours(**behaviours)
     mounted = mount(ttl=0)
     (mounted / "box" / "dir").mkdir(parents=True)
@@ -227,9 +228,7 @@ def test_directories_are_kept_here_where_the_server_has_none(server, mount, slas
         assert (each / "box" / "dir" / "b.csv").read_bytes() == b"content"
 
 
-def test_files_outside_the_data_directory_are_in_a_directory_of_their_own(
-    server, mount, errno_of
-):
+def test_files_outside_the_data_directory_are_in_a_directory_of_their_own(server, mount, errno_of):
     id = server.new_container("box")
     server.write(id, "/tmp/x", b"outside")
     server.write(id, "/mnt/data/x", b"inside")
@@ -274,8 +273,9 @@ def test_a_directory_keeps_its_name_against_a_file(server, mount):
     assert xattr(mounted / "box" / shown, "path") == "/mnt/data/thing"
 
 
-def test_attributes_tell_what_the_server_says(server, mount, run, api):
-    id = server.new_container("box", memory_limit="4g")
+def test_attributes_tell_what_the_server_says(server, mount, run, errno_of):
+    policy = {"type": "allowlist", "allowed_domains": ["example.com"]}
+    id = server.new_container("box", memory_limit="4g", network_policy=policy)
     written = server.write(id, "/mnt/data/out.csv", b"content")
     mounted = mount()
     file = mounted / "box" / "out.csv"
@@ -291,4 +291,5 @@ def test_attributes_tell_what_the_server_says(server, mount, run, api):
     assert 'user.containerfs.status="running"' in told
     assert 'user.containerfs.memory_limit="4g"' in told
     assert "user.containerfs.expires_at=" in told
-    assert "user.containerfs.network_policy=" in told
+    assert json.loads(xattr(mounted / "box", "network_policy")) == policy
+    assert errno_of(os.setxattr, file, "user.containerfs.id", b"x") == "EPERM"

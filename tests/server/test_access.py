@@ -129,7 +129,9 @@ def test_an_address_that_is_taken_is_an_error(server_factory, tmp_path):
     port = server.base_url.split(":")[2].partition("/")[0]
     assert "can't listen" in start_fails("--data", tmp_path / "d", "--port", port).stderr
     other = server_factory()
-    assert "another server listens" in start_fails("--data", tmp_path / "d", "--uds", other.uds).stderr
+    assert (
+        "another server listens" in start_fails("--data", tmp_path / "d", "--uds", other.uds).stderr
+    )
     assert other.call("GET", "/v1/containers")["data"] == []
     missing = tmp_path / "no" / "socket"
     assert "can't listen" in start_fails("--data", tmp_path / "d", "--uds", missing).stderr

@@ -307,9 +307,7 @@ def test_an_answer_may_be_anything(server):
     ],
     ids=lambda fault: "-".join(map(str, fault.values())),
 )
-def test_a_struck_request_does_not_keep_the_server_from_stopping(
-    server, file_path, connect, fault
-):
+def test_a_struck_request_does_not_keep_the_server_from_stopping(server, file_path, connect, fault):
     server.set_faults(fault)
     connection = connect(server)
     connection.request("GET", f"{file_path}/content")

@@ -53,9 +53,7 @@ class Uploader(threading.Thread):
 
 
 @pytest.mark.parametrize("enough", [0, 1, 17, 60])
-def test_killed_during_uploads_it_keeps_each_that_was_acknowledged_and_no_half_file(
-    server, enough
-):
+def test_killed_during_uploads_it_keeps_each_that_was_acknowledged_and_no_half_file(server, enough):
     container = server.new_container()
     counted = threading.Semaphore(0)
     uploaders = [Uploader(server, container, number, enough=counted) for number in range(3)]
@@ -205,7 +203,7 @@ def test_a_long_list_costs_no_more_a_page_than_a_short_one(server):
         for statement in statements
     ]
     database.close()
-    assert len(plans) == 12
+    assert len(plans) == 3 * 6
     # The last page is found through an index: SQLite plans a search, never a scan or a sort.
     assert [plan for plan in plans if "SCAN" in plan or "TEMP B-TREE" in plan] == []
-    assert plans == []
+    assert len([plan for plan in plans if "created=? AND rowid" in plan]) == 6

@@ -1,0 +1,108 @@
+"""One way through a list, page by page.
+
+A page is asked for by the `last_id` of the one before it. Servers send empty pages that claim more,
+repeat a cursor, or ignore it and send page 1 for ever: a walk is over when the server says so, or
+when a page brings nothing new or its cursor leads nowhere.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice, takewhile
+from typing import Generic, Protocol, TypeVar
+
+from containerfs.api.types import Page
+from containerfs.errors import Invalid, NotFound, ServerFault
+
+MOST_PAGES = 5000  # half a million entries; a list that goes on is taken for an endless one
+
+
+class Entry(Protocol):
+    """What lists are made of."""
+
+    @property
+    def id(self) -> str:
+        """Unique in its list."""
+
+    @property
+    def created(self) -> int:
+        """Unix seconds; 0 where unknown."""
+
+
+T = TypeVar("T", bound=Entry)
+Fetch = Callable[[str | None], Awaitable[Page[T]]]
+
+
+class CursorGoneError(Exception):
+    """The entry that a page was to follow has been deleted meanwhile."""
+
+
+class Walk(Generic[T]):
+    """What has been found so far, and where it goes on.
+
+    Args:
+        fetch: Asks for the page that follows an id, or for the first.
+        start: The id to begin after; None for the start of the list.
+        pages: Counts the pages of all walks through the list, from 1.
+    """
+
+    def __init__(self, fetch: Fetch[T], *, start: str | None, pages: Iterator[int]) -> None:
+        self.found: dict[str, T] = {}  # by id, in the list's order
+        self.last: T | None = None  # the last of them
+        self.is_over = False
+        self.is_complete = False  # it is over because the server said so
+        self.is_rising = True  # in time
+        self.is_falling = True
+        self._fetch = fetch
+        self._start = start
+        self._after = start
+        self._cursors = {start}
+        self._pages = pages
+
+    async def step(self) -> None:
+        """Ask for one more page.
+
+        Raises:
+            CursorGoneError: The server no longer knows where the walk was.
+            ServerFault: The list does not end.
+            FileSystemError: The request failed.
+        """
+        if next(self._pages) > MOST_PAGES:
+            raise ServerFault(f"a list does not end after {MOST_PAGES} pages")
+        try:
+            page = await self._fetch(self._after)
+        except (Invalid, NotFound) as exc:
+            if self._after == self._start:
+                raise
+            raise CursorGoneError(str(exc)) from exc
+        known = len(self.found)
+        for entry in page.data:
+            self._add(entry)
+        brings_nothing = bool(page.data) and len(self.found) == known
+        leads_nowhere = page.last_id is None or page.last_id in self._cursors
+        self.is_complete = not page.has_more
+        self.is_over = self.is_complete or brings_nothing or leads_nowhere
+        self._after = page.last_id
+        self._cursors.add(page.last_id)
+
+    def _add(self, entry: T) -> None:
+        if entry.id in self.found:
+            return
+        if self.last is not None:
+            self.is_rising = self.is_rising and self.last.created <= entry.created
+            self.is_falling = self.is_falling and self.last.created >= entry.created
+        self.found[entry.id] = self.last = entry
+
+
+def have_met(newest: Walk[T], oldest: Walk[T]) -> bool:
+    """Whether a walk from the newest entry and one from the oldest have seen everything together.
+
+    They have when one has come strictly past the other in time: then each moment was passed by
+    one of them completely. Within one second the order of entries is the server's secret; there,
+    the last that both have seen must be the same in opposite order, and more than one.
+    """
+    if newest.last is None or oldest.last is None:
+        return False
+    if newest.is_falling and oldest.is_rising and 0 < newest.last.created < oldest.last.created:
+        return True
+    shared = [*takewhile(oldest.found.__contains__, reversed(newest.found))]
+    mirrored = [*islice(reversed(oldest.found), len(shared))]
+    return len(shared) > 1 and shared == mirrored[::-1]

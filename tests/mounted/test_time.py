@@ -1,0 +1,151 @@
+"""What the README promises of time: whose changes are seen when, and what is asked for."""
+
+import base64
+import os
+
+import pytest
+
+from containerfs.options import OPTIONS
+
+
+def operations(server):
+    return [entry["operation"] for entry in server.requests()]
+
+
+@pytest.fixture
+def rewrite(server):
+    """A file is written anew by the model's code: `rewrite(container, id, data, same_id=True)`."""
+
+    def rewrite(container_id, file_id, data, **members):
+        body = {"content_base64": base64.b64encode(data).decode(), **members}
+        return server.admin("PUT", f"/admin/files/{container_id}/{file_id}", body)["id"]
+
+    return rewrite
+
+
+def test_own_changes_are_seen_at_once(server, mount):
+    server.set_behaviours(list_lag_lists=1000, delete_lag_lists=1000)
+    mounted = mount(ttl=0)
+    box = mounted / "box"
+    box.mkdir()
+    assert os.listdir(mounted.path) == ["box"]
+    (box / "dir").mkdir()
+    (box / "dir" / "kept").write_bytes(b"first")
+    (box / "dir" / "kept").write_bytes(b"second")
+    (box / "removed").write_bytes(b"removed")
+    (box / "old").write_bytes(b"renamed")
+    os.remove(box / "removed")
+    os.rename(box / "old", box / "new")
+    (mounted / "gone").mkdir()
+    os.rmdir(mounted / "gone")
+
+    def check():
+        assert os.listdir(mounted.path) == ["box"]
+        assert sorted(os.listdir(box)) == ["dir", "new"]
+        assert os.listdir(box / "dir") == ["kept"]
+        assert (box / "dir" / "kept").read_bytes() == b"second"
+        assert (box / "new").read_bytes() == b"renamed"
+        assert os.stat(box / "new").st_size == 7
+        assert not (box / "removed").exists()
+        assert not (box / "old").exists()
+
+    server.forget_requests()
+    for _ in range(3):
+        check()
+    assert "list_files" in operations(server)  # it was the server's list that lagged behind
+
+
+def test_what_was_deleted_stays_away_after_a_remount_while_the_list_lags(server, mount):
+    server.set_behaviours(delete_lag_lists=1000)
+    mounted = mount(ttl=0)
+    box = mounted / "box"
+    box.mkdir()
+    (box / "file").write_bytes(b"first")
+    (box / "file").write_bytes(b"second")
+    (box / "removed").write_bytes(b"removed")
+    os.remove(box / "removed")
+    (mounted / "gone").mkdir()
+    os.rmdir(mounted / "gone")
+    mounted.remount()
+    assert os.listdir(mounted.path) == ["box"]
+    assert os.listdir(box) == ["file"]
+    assert (box / "file").read_bytes() == b"second"
+
+
+def test_changes_by_others_are_seen_within_the_ttl(server, mount, api, eventually, rewrite):
+    assert OPTIONS["ttl"].default == "10"
+    id = server.new_container("box")
+    kept = server.write(id, "/mnt/data/kept", b"old kept", created_at=1_000)["id"]
+    other = server.write(id, "/mnt/data/other", b"old other", created_at=1_000)["id"]
+    gone = server.write(id, "/mnt/data/gone", b"gone")["id"]
+    removed = server.new_container("removed")
+    mounted, believing = mount(ttl=1), mount(ttl=3600)
+
+    def seen(each):
+        box = each / "box"
+        return {path.name: path.read_bytes() for path in box.iterdir()}, set(os.listdir(each.path))
+
+    before = (
+        {"kept": b"old kept", "other": b"old other", "gone": b"gone"},
+        {"box", "removed"},
+    )
+    assert seen(mounted) == seen(believing) == before
+    rewrite(id, kept, b"NEW KEPT", same_id=True, created_at=2_000)
+    rewrite(id, other, b"a longer other", created_at=2_000)
+    api.containers.files.delete(gone, container_id=id)
+    server.upload(id, "added", b"added")
+    api.containers.delete(removed)
+    server.new_container("made")
+    after = (
+        {"kept": b"NEW KEPT", "other": b"a longer other", "added": b"added"},
+        {"box", "made"},
+    )
+    eventually(lambda: seen(mounted) == after)
+    assert seen(believing) == before
+    assert os.stat(mounted / "box" / "other").st_size == len(b"a longer other")
+
+
+def test_an_open_file_keeps_what_it_was_opened_with(server, mount, rewrite):
+    id = server.new_container("box")
+    file = server.write(id, "/mnt/data/file", b"old content", created_at=1_000)["id"]
+    mounted = mount(ttl=0)
+    with (mounted / "box" / "file").open("rb", buffering=0) as reader:
+        assert reader.read(3) == b"old"
+        rewrite(id, file, b"NEW", created_at=2_000)
+        assert (mounted / "box" / "file").read_bytes() == b"NEW"
+        assert reader.read() == b" content"
+
+
+def test_listing_the_top_level_asks_for_lists_only(server, mount, run, api):
+    for name in ("alpha", "beta", "gamma"):
+        server.write(server.new_container(name), "/mnt/data/file", b"content")
+    idle = {container.id: container.last_active_at for container in api.containers.list()}
+    mounted = mount(ttl=0)
+    server.forget_requests()
+    for words in (["ls"], ["ls", "-la"], ["ls", "-d", "alpha"], ["find", ".", "-maxdepth", "1"]):
+        run(*words, cwd=mounted.path)
+    run("getfattr", "-d", "alpha", "beta", cwd=mounted.path)
+    assert set(operations(server)) == {"list_containers"}
+    assert {each.id: each.last_active_at for each in api.containers.list()} == idle
+    server.forget_requests()
+    run("ls", "-l", "alpha", cwd=mounted.path)
+    entered = [entry for entry in server.requests() if entry["operation"] != "list_containers"]
+    assert {entry["operation"] for entry in entered} == {"list_files"}
+    alpha = os.getxattr(mounted / "alpha", "user.containerfs.id").decode()
+    assert {alpha in entry["path"] for entry in entered} == {True}
+
+
+def test_nothing_is_asked_when_nobody_looks(server, mount, run, eventually):
+    id = server.new_container("box")
+    server.write(id, "/mnt/data/file", b"content")
+    watched, other = mount(ttl=0.1, query="who=watched"), mount(ttl=0.1, query="who=other")
+    run("ls", "-laR", watched.path)
+    assert (watched / "box" / "file").read_bytes() == b"content"
+    (watched / "box" / "written").write_bytes(b"written")
+    server.forget_requests()
+    for turn in range(10):  # each takes the other mount a ttl to see
+        server.write(id, f"/mnt/data/{turn}", b"")
+        eventually(lambda turn=turn: str(turn) in os.listdir(other / "box"))
+    asked = [entry["query"] for entry in server.requests() if "who=" in entry["query"]]
+    assert len(asked) >= 10
+    assert {"who=watched" in query for query in asked} == {False}
