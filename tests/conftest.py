@@ -265,7 +265,7 @@ def _serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
 
     yield start
     for server in servers:
-        server.stop()
+        server.kill()
         assert "Traceback" not in server.errors, server.errors
 
 

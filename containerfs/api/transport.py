@@ -98,11 +98,15 @@ class Transport(httpx.AsyncBaseTransport):
                 with _as_httpx():
                     response = await link.connection.handle_async_request(core)
             except (httpx.NetworkError, httpx.RemoteProtocolError):
+                await link.close()
                 lost = link.backend.received == received
                 if not (reused and lost and request.method in IDEMPOTENT):
                     raise
                 repeated = True
                 continue
+            except BaseException:  # cancelled, most of all: httpcore may leave its socket open
+                await link.close()
+                raise
             return httpx.Response(
                 response.status,
                 headers=response.headers,

@@ -13,6 +13,7 @@ from containerfs.api.types import Page
 from containerfs.errors import Invalid, NotFound, ServerFault
 
 MOST_PAGES = 5000  # half a million entries; a list that goes on is taken for an endless one
+LONGEST_OVERLAP = 1000  # entries; two walks that share more run side by side and never meet
 
 
 class Entry(Protocol):
@@ -103,6 +104,7 @@ def have_met(newest: Walk[T], oldest: Walk[T]) -> bool:
         return False
     if newest.is_falling and oldest.is_rising and 0 < newest.last.created < oldest.last.created:
         return True
-    shared = [*takewhile(oldest.found.__contains__, reversed(newest.found))]
+    last = islice(reversed(newest.found), LONGEST_OVERLAP)
+    shared = [*takewhile(oldest.found.__contains__, last)]
     mirrored = [*islice(reversed(oldest.found), len(shared))]
-    return len(shared) > 1 and shared == mirrored[::-1]
+    return 1 < len(shared) < LONGEST_OVERLAP and shared == mirrored[::-1]

@@ -110,9 +110,17 @@ async def test_a_server_that_keeps_failing_is_a_server_fault_at_the_deadline(
         await hasty.list_containers()
 
 
-async def test_a_get_that_stands_still_is_asked_again_within_the_deadline(
-    hasty: Client, server: Any
-) -> None:
+async def test_a_get_that_stands_still_is_asked_again_within_the_deadline(raw: Any) -> None:
+    async def never(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    raw.answers = [never, raw.json({"id": "c"})]
+    async with connect(Connection(base_url=raw.base_url, timeout=2.0)) as client:
+        assert (await client.retrieve_container("c")).id == "c"
+    assert len(raw.requests) == 2
+
+
+async def test_a_server_that_never_answers_is_timed_out(hasty: Client, server: Any) -> None:
     server.set_faults({"kind": "stall", "operation": "list_containers"})
     with pytest.raises(TimedOut):
         await hasty.list_containers()
