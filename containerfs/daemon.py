@@ -5,26 +5,25 @@ answers what is under way, unmounts, and sends what is still unsent. After a cra
 stays dead: an empty directory in its place would invite others to delete by it.
 """
 
-import fcntl
 import logging
-import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pyfuse3
 import trio
 
-from containerfs import systemd
+from containerfs import accounts, systemd
+from containerfs.accounts import Account
 from containerfs.api.client import Client, connect
 from containerfs.api.connection import Connection
 from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import Downloads
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State, open_state
-from containerfs.errors import Busy, FileSystemError, LocalFault, from_os_error
+from containerfs.errors import FileSystemError
 from containerfs.fs.attributes import Owner, now_ns
 from containerfs.fs.backups import Backups
 from containerfs.fs.changes import Changes
@@ -63,7 +62,7 @@ async def run(
 
     Args:
         account: Name of the folder below the cache directory that is this account's.
-        source: What is mounted, for the log.
+        source: What is mounted, as the mount command was given it.
         ready: Called once, when the mount can be used.
 
     Raises:
@@ -74,8 +73,9 @@ async def run(
     _raise_descriptor_limit()
     directory = options.cache_dir / account
     with ExitStack() as stack:
-        stack.enter_context(_locked(directory))
-        state = stack.enter_context(open_state(directory / "state.sqlite"))
+        stack.enter_context(accounts.locked(directory))
+        accounts.remember(Account(directory=directory, mountpoint=str(mountpoint), source=source))
+        state = stack.enter_context(open_state(directory / accounts.STATE))
         async with connect(connection) as client, trio.open_nursery() as nursery:
             mount = Mount(
                 client=client,
@@ -93,6 +93,31 @@ async def run(
                 ready()
                 await _serve()
                 systemd.notify(systemd.STOPPING)
+            await mount.stop()
+            nursery.cancel_scope.cancel()
+
+
+async def send_unsent(options: Options, connection: Connection, account: Account) -> None:
+    """Without mounting, send what of *account* is unsent; what can't be sent is kept.
+
+    Raises:
+        Busy: A mount uses the account's state.
+        FileSystemError: The server can't be asked.
+    """
+    with (
+        accounts.locked(account.directory),
+        open_state(account.directory / accounts.STATE) as state,
+    ):
+        async with connect(connection) as client, trio.open_nursery() as nursery:
+            mount = Mount(
+                client=client,
+                state=state,
+                directory=account.directory,
+                options=options,
+                mountpoint=Path(account.mountpoint),
+                nursery=nursery,
+            )
+            await mount.sending.show_unsent()
             await mount.stop()
             nursery.cancel_scope.cancel()
 
@@ -274,28 +299,6 @@ async def _stop_at_signal(
             log.info("stopping at signal %d", number)
             pyfuse3.terminate()
             return
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Make the account's folder, and be the only mount that uses it."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise LocalFault(f"{directory} must be yours alone (mode 0700)")
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(directory / "lock", flags, 0o600)
-    except OSError as exc:
-        raise from_os_error(exc, f"opening {directory}") from exc
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise Busy(f"another mount uses {directory}") from exc
-        yield
-    finally:
-        os.close(fd)
 
 
 def _raise_descriptor_limit() -> None:

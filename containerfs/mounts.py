@@ -25,6 +25,7 @@ class Mount:
     started: int  # clock ticks since boot: a process id alone may be another process by now
     mountpoint: str
     source: str
+    state_dir: str  # the folder of the account that it serves
 
 
 def runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -45,11 +46,17 @@ def runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 @contextmanager
-def recorded(mountpoint: Path, *, source: str) -> Iterator[None]:
+def recorded(mountpoint: Path, *, source: str, state_dir: Path) -> Iterator[None]:
     """Record that this process serves the mount point, until a clean stop."""
     pid = os.getpid()
     started = _started(pid) or 0
-    mount = Mount(pid=pid, started=started, mountpoint=str(mountpoint), source=source)
+    mount = Mount(
+        pid=pid,
+        started=started,
+        mountpoint=str(mountpoint),
+        source=source,
+        state_dir=str(state_dir),
+    )
     path = runtime_dir() / _name(mountpoint)
     draft = path.with_suffix(f".{pid}")
     draft.write_text(json.dumps(asdict(mount)))

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "embedded": {"containerfs", "mountpoint"},
     "api": {"containerfs", "errors"},
     "account": {"api"},
+    "accounts": {"errors", "cache", "upload"},
     "cache": {"errors", "api"},
     "upload": {"errors", "api"},
     "fs": {"errors", "api", "cache", "upload"},

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -199,9 +199,8 @@ def _local_node(row: tuple[object, ...]) -> LocalNode:
     return node
 
 
-@contextmanager
-def open_state(path: Path) -> Iterator[State]:
-    """Open, or make, the database at *path*.
+def connected(path: Path) -> sqlite3.Connection:
+    """Open, or make, the database at *path*; the caller closes it.
 
     A commit survives the end of the process at once (it is in the kernel), and a power cut from
     the next checkpoint on; whoever needs more than that syncs it.
@@ -215,8 +214,20 @@ def open_state(path: Path) -> Iterator[State]:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(SCHEMA)
-            yield State(connection)
-        finally:
+        except BaseException:
             connection.close()
+            raise
     except sqlite3.Error as exc:
         raise from_os_error(OSError(str(exc)), f"state database {path}") from exc
+    return connection
+
+
+@contextmanager
+def open_state(path: Path) -> Iterator[State]:
+    """The state in the database at *path*, open inside.
+
+    Raises:
+        LocalFault, NoSpace: It can't be opened.
+    """
+    with closing(connected(path)) as connection:
+        yield State(connection)

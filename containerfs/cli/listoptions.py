@@ -21,7 +21,13 @@ _FLAGS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
         default="desc",
         help="By the time of creation  [default: desc]",
     ),
-    click.option("--max-items", "most", type=click.IntRange(0), help="Print at most so many."),
+    click.option(
+        "--max-items",
+        "most",
+        type=click.IntRange(-1),
+        callback=lambda ctx, param, value: None if value == -1 else value,
+        help="Print at most so many; -1 for all  [default: -1]",
+    ),
 )
 
 

@@ -27,6 +27,9 @@ class Entry(NamedTuple):
 COMMANDS = {
     "mount": Entry("mount", "mount", "Mount the Containers API on a directory."),
     "umount": Entry("umount", "umount", "Unmount it, and wait until everything is finished."),
+    "queue": Entry("queue", "queue", "Show what is not on the server yet."),
+    "sync": Entry("queue", "sync", "Send what is not on the server yet."),
+    "recover": Entry("queue", "recover", "List, export or give up what was not sent."),
     "serve": Entry("serve", "serve", "Run the embedded Containers API."),
     "containers": Entry("service", "containers", "List, create, retrieve, delete containers."),
     "containers:files": Entry("service", "files", "List, create, retrieve, delete files."),

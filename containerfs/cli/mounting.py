@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from containerfs import mountpoint, mounts, systemd
+from containerfs.account import account_key
 from containerfs.api.connection import Connection
 from containerfs.api.environment import SOCKET_BASE_URL, connection_from
 from containerfs.cli.calling import failures_told
@@ -66,7 +67,7 @@ def check(source: Source, directory: Path, options: Options) -> Mounting:
     with failures_told():
         mountpoint.check_fuse(allow_other=options.allow_other)
         path = mountpoint.locate(directory)
-        connection = _connection(source, options)
+        connection = check_connection(source, options)
         try:
             mountpoint.prepare(path, nonempty=options.nonempty)
         except mountpoint.AlreadyMountedError as error:
@@ -91,17 +92,21 @@ def serve(mounting: Mounting, *, ready: Ready) -> None:
         ready()
         systemd.notify(systemd.READY, systemd.status(f"{mounting.source.name} is mounted"))
 
-    with failures_told(), mounts.recorded(mounting.mountpoint, source=mounting.source.name):
-        trio.run(_run, mounting, is_ready)
+    account = account_key(mounting.connection, data=mounting.source.data)
+    record = mounts.recorded(
+        mounting.mountpoint,
+        source=mounting.source.name,
+        state_dir=mounting.options.cache_dir / account,
+    )
+    with failures_told(), record:
+        trio.run(_run, mounting, account, is_ready)
 
 
-async def _run(mounting: Mounting, ready: Ready) -> None:
+async def _run(mounting: Mounting, account: str, ready: Ready) -> None:
     from containerfs import daemon, embedded
-    from containerfs.account import account_key
 
     data = mounting.source.data
     connection = mounting.connection
-    account = account_key(connection, data=data)
     async with AsyncExitStack() as stack:
         if data is not None:
             server = embedded.running(data=data, runtime_dir=mounts.runtime_dir())
@@ -136,7 +141,7 @@ def _log_to(options: Options) -> None:
     logging.basicConfig(level=options.log_level.upper(), handlers=[handler])
 
 
-def _connection(source: Source, options: Options) -> Connection:
+def check_connection(source: Source, options: Options) -> Connection:
     """How to reach what is mounted; the socket of an embedded server is not known yet.
 
     Raises:

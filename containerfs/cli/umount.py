@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from containerfs import mountpoint, mounts, values
+from containerfs.accounts import Account
 from containerfs.cli.calling import failures_told
+from containerfs.cli.queue import remaining
 from containerfs.mountpoint import MountError
 
 
@@ -32,7 +34,8 @@ def umount(*, directory: Path, timeout: float, dead: bool) -> None:
     """Unmount what containerfs has mounted on the directory DIR.
 
     Returns when the mount's process has ended, so everything is on the server then. A directory
-    that a program still uses stays mounted: that is an error. A dead mount is detached.
+    that a program still uses stays mounted: that is an error. A dead mount is detached. Exit code
+    7: not everything could be sent; it is kept, and sent by the next mount.
     """
     with failures_told():
         path = mountpoint.locate(directory)
@@ -55,7 +58,14 @@ def _unmount(path: Path, *, owner: int, timeout: float) -> None:
     """Unmount a living mount; the kernel refuses while it is in use, and its process then ends."""
     mount = mounts.find(path, owner=owner)
     mountpoint.unmount(path)
-    if mount is not None and not mounts.wait_until_gone(mount, timeout=timeout):
+    if mount is None:
+        return
+    account = Account(
+        directory=Path(mount.state_dir), mountpoint=mount.mountpoint, source=mount.source
+    )
+    ended = mounts.wait_until_gone(mount, timeout=timeout)
+    remaining(account)
+    if not ended:
         raise MountError(
             f"{path}: unmounted, but process {mount.pid} is still at work after {timeout:g} s"
         )

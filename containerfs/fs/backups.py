@@ -45,7 +45,8 @@ class Backups:
         if not self._scratch.matches(file.name):
             return False
         parts = components(file.remote.path, id=file.remote.id)
-        saved = self._namespace.find(container, "/".join(stripped(parts) or parts))
+        short = stripped(file.remote.path, id=file.remote.id)
+        saved = self._namespace.find(container, "/".join(short or parts))
         return (
             isinstance(saved, File)
             and saved is not file

@@ -73,7 +73,8 @@ def place_files(
             placed[path].append(file)
             continue
         parts = names.components(file.path, id=file.id)
-        short = None if raw_names or file.source != "user" else names.stripped(parts)
+        is_prefixed = not raw_names and file.source == "user"
+        short = names.stripped(file.path, id=file.id) if is_prefixed else None
         if short is None:
             placed["/".join(parts)].append(file)
         else:

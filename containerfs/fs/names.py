@@ -18,10 +18,17 @@ DATA = "/mnt/data/"
 
 # What an escape can stand for: the slash, the percent sign, C0 and DEL, C1 (C2 80-9F in UTF-8),
 # and lone surrogates (ED A0-BF).
-_ESCAPE = re.compile(r"%(?=2[Ff5]|[01][0-9A-Fa-f]|7[Ff]|[Cc]2%[89]|[Ee][Dd]%[ABab])")
+_LOOKS_ESCAPED = r"2[Ff5]|[01][0-9A-Fa-f]|7[Ff]|[Cc]2%[89]|[Ee][Dd]%[ABab]"
+_ESCAPE = re.compile(f"%(?={_LOOKS_ESCAPED})")
 _UNPRINTABLE = re.compile("[/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _PREFIX = re.compile(r"(?:[0-9a-f]{32}|file-[0-9A-Za-z]{8,64})-(?=.)", re.DOTALL)
-_ENCODED = re.compile("(?:%[0-9A-Fa-f]{2})+")
+# What escapes are made of, but for surrogates: no server takes those back.
+_ESCAPED = re.compile(f"%25(?={_LOOKS_ESCAPED})|%(?:2F|[01][0-9A-F]|7F|C2%[89][0-9A-F])")
+# Names that mean something else, and names that look like what is shown for those.
+_SPECIAL = {".": "%2E", "..": "%2E%2E", "%2E": "%252E", "%2E%2E": "%252E%2E"}
+_PLAIN = {shown: name for name, shown in _SPECIAL.items()}
+_SPECIAL_AT_TOP = {OUTSIDE: "%2Eoutside", "%2Eoutside": "%252Eoutside"}
+_PLAIN_AT_TOP = {shown: name for name, shown in _SPECIAL_AT_TOP.items()}
 
 
 def from_kernel(name: bytes) -> str:
@@ -46,10 +53,8 @@ def escape(name: str, *, id: str) -> str:
     Args:
         id: Stands in for an empty name, and tells names apart that must be cut.
     """
-    if name in (".", ".."):
-        return "%2E" * len(name)
-    if name in ("%2E", "%2E%2E"):
-        return name.replace("%", "%25", 1)
+    if name in _SPECIAL:
+        return _SPECIAL[name]
     shown = _UNPRINTABLE.sub(_percent, _ESCAPE.sub("%25", name)) if name else escape_id(id)
     return cut(shown, id=id)
 
@@ -57,12 +62,12 @@ def escape(name: str, *, id: str) -> str:
 def escape_id(id: str) -> str:
     """An id as a name, whatever a server makes its ids of."""
     shown = _UNPRINTABLE.sub(_percent, _ESCAPE.sub("%25", id)) or "%00"
-    return "%2E" * len(shown) if shown in (".", "..") else cut(shown, id=id)
+    return _SPECIAL[shown] if shown in (".", "..") else cut(shown, id=id)
 
 
 def unescape(name: str) -> str:
     """The server's name for what is shown as *name*: undoes `escape` where it was at work."""
-    plain = _ENCODED.sub(_decode, name)
+    plain = _PLAIN.get(name) or _ESCAPED.sub(_decode, name)
     return plain if plain != name and escape(plain, id="") == name else name
 
 
@@ -72,7 +77,7 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def _decode(match: re.Match[str]) -> str:
-    return bytes.fromhex(match[0].replace("%", "")).decode("utf-8", "surrogateescape")
+    return bytes.fromhex(match[0].replace("%", "")).decode()
 
 
 def cut(name: str, *, id: str) -> str:
@@ -122,20 +127,27 @@ def components(path: str, *, id: str) -> tuple[str, ...]:
     parts = tuple(escape(part, id=id) for part in rest.split("/") if part)
     if not parts:
         return (*outside, escape_id(id))
-    if not outside and parts[0] == OUTSIDE:
-        return ("%2Eoutside", *parts[1:])
-    return outside + parts
+    if outside:
+        return outside + parts
+    return (_SPECIAL_AT_TOP.get(parts[0], parts[0]), *parts[1:])
 
 
-def stripped(parts: tuple[str, ...]) -> tuple[str, ...] | None:
-    """*parts* without the prefix that the server puts before an uploaded name; None without one.
+def stripped(path: str, *, id: str) -> tuple[str, ...] | None:
+    """Where *path* is shown without the prefix that the server puts before an uploaded name.
 
     Seen before the base name; a server that keeps slashes may put it before the whole name.
+
+    Returns:
+        None where there is no prefix.
     """
+    if path.startswith("/") and not path.startswith(DATA):
+        return None
+    parts = path.removeprefix(DATA).split("/")
     for index in (len(parts) - 1, 0):
         match = _PREFIX.match(parts[index])
         if match is not None:
-            return (*parts[:index], parts[index][match.end() :], *parts[index + 1 :])
+            parts[index] = parts[index][match.end() :]
+            return components(DATA + "/".join(parts), id=id)
     return None
 
 
@@ -146,7 +158,8 @@ def upload_name(path: str) -> str:
     header can carry.
     """
     parts = []
-    for part in path.split("/"):
+    top, *below = path.split("/")
+    for part in (_PLAIN_AT_TOP.get(top, top), *below):
         plain = unescape(part)
         if plain in (".", "..") or _UNPRINTABLE.search(plain):
             plain = part

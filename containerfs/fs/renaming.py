@@ -432,4 +432,4 @@ def _is_named(remote: RemoteFile, path: str) -> bool:
     """Whether the server's object already has the name that *path* asks for."""
     parts = components(remote.path, id=remote.id)
     wanted = tuple(path.split("/"))
-    return wanted in (parts, stripped(parts))
+    return wanted in (parts, stripped(remote.path, id=remote.id))

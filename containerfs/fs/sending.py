@@ -5,6 +5,7 @@ frozen: a write that comes meanwhile goes to a copy, so no upload ever mixes two
 """
 
 import logging
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -15,7 +16,7 @@ from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import Expired, FileSystemError, Invalid, LocalFault, NotFound, Uncertain
 from containerfs.fs.layout import newest_first
-from containerfs.fs.names import components, stripped, upload_name
+from containerfs.fs.names import stripped, upload_name
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.upload.journal import Entry, Journal
@@ -229,7 +230,7 @@ class Sending:
             for other in newest_first(list(listed))
             if other.id != remote.id
             and container.files.get(other.id, file) in (file, None)
-            and stripped(components(other.path, id=other.id)) == path
+            and stripped(other.path, id=other.id) == path
             and (container.remote.id, other.id) not in known
         ]
         for other in others:
@@ -291,27 +292,34 @@ class Sending:
             raise errors[0]
 
     async def recover(self) -> None:
-        """Send what an earlier mount left unsent."""
-        ids = {entry.container_id for entry in self._journal.entries if not entry.held}
-        while ids:
+        """Send what an earlier mount left unsent, once the server can be asked."""
+        while True:
             try:
-                await self._namespace.refresh(self._namespace.root)
-                for id in list(ids):
-                    await self._recover_container(id)
-                    ids.discard(id)
+                await self.show_unsent()
             except FileSystemError as exc:
                 log.warning("unsent files are kept for later: %s", exc)
                 await trio.sleep(RECOVERY_RETRY)
+            else:
+                break
+        for container in list(self._namespace.containers.values()):
+            for node in container.walk():
+                if isinstance(node, File) and node.is_dirty and not node.opens:
+                    self._nursery.start_soon(self._send_quietly, node)
 
-    async def _recover_container(self, id: str) -> None:
+    async def show_unsent(self) -> None:
+        """Have every container in the tree that something is unsent for.
+
+        Raises:
+            FileSystemError: The server could not be asked.
+        """
+        await self._namespace.refresh(self._namespace.root)
+        for id in {entry.container_id for entry in self._journal.entries if not entry.held}:
+            await self._show_container(id)
+
+    async def _show_container(self, id: str) -> None:
         container = self._namespace.containers.get(id)
         if container is None or container.is_snapshot:
             log.warning("container %s is gone; its unsent files are kept here", id)
             return
-        try:
+        with suppress(NotFound):
             await self._namespace.refresh(container)
-        except NotFound:
-            return
-        for node in container.walk():
-            if isinstance(node, File) and node.is_dirty:
-                self._nursery.start_soon(self._send_quietly, node)

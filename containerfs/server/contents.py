@@ -10,10 +10,12 @@ import secrets
 import shutil
 import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 INLINE = 1024 * 1024  # bytes: up to here the disk is touched without a thread
 _HEAD = 1024  # bytes of an upload's start that are kept for a look
+_FEW = 100  # contents that are removed without a thread
 REGISTRY = 0  # the place of registered files; containers count from 1
 
 
@@ -69,7 +71,10 @@ class Contents:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._incoming = root / "incoming"
+        self._incoming = root / "incoming"  # also of what is on its way out
+        self._remover = ThreadPoolExecutor(max_workers=1)
+        self._is_closing = threading.Event()
+        shutil.rmtree(self._incoming, ignore_errors=True)  # what a former server left half done
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def receive(self) -> Incoming:
@@ -108,13 +113,24 @@ class Contents:
         self.path(place, key).unlink(missing_ok=True)
 
     def remove_place(self, place: int) -> None:
-        """Remove all content of a container."""
-        shutil.rmtree(self._root / str(place), ignore_errors=True)
+        """Remove all content of a container; a thread goes on with a large one."""
+        condemned = self._incoming / secrets.token_hex(16)
+        try:
+            os.rename(self._root / str(place), condemned)
+        except FileNotFoundError:
+            return
+        if len(os.listdir(condemned)) <= _FEW:
+            shutil.rmtree(condemned)
+        else:
+            self._remover.submit(self._remove_all, condemned)
+
+    def close(self) -> None:
+        """Stop removing; the next start goes on with it."""
+        self._is_closing.set()
+        self._remover.shutdown(cancel_futures=True)
 
     def sweep(self, known: Collection[tuple[int, str]]) -> None:
-        """Remove what a kill left behind: everything incoming, and content that isn't known."""
-        for leftover in self._incoming.iterdir():
-            leftover.unlink()
+        """Remove content that isn't known: what was in its place before its row could be."""
         for place in self._root.iterdir():
             if place.name.isdecimal():
                 for content in place.iterdir():
@@ -124,6 +140,13 @@ class Contents:
     def path(self, place: int, key: str) -> Path:
         """Where a content is on the disk."""
         return self._root / str(place) / key
+
+    def _remove_all(self, condemned: Path) -> None:
+        for content in condemned.iterdir():
+            if self._is_closing.is_set():
+                return
+            content.unlink()
+        condemned.rmdir()
 
     def _make(self, place: int) -> None:
         (self._root / str(place)).mkdir(mode=0o700, exist_ok=True)

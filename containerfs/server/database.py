@@ -73,6 +73,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     database.row_factory = sqlite3.Row
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
+    database.execute("PRAGMA wal_autocheckpoint = 4000")  # pages; each waits for the disk
     database.executescript(_SCHEMA)
     return database
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, no mishap
+class Refusal(Exception):
     """A request that is answered with an error.
 
     Args:

@@ -55,6 +55,7 @@ def open_store(data: Path) -> Iterator[Store]:
                 registry=Registry(database, contents),
             )
         finally:
+            contents.close()
             containers.close()
             close_database(database)
 

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope
 EXTENSION = "containerfs.wire"
 
 
-class WireGone(Exception):  # noqa: N818 - it was meant to happen
+class WireGone(Exception):
     """The connection was ended on purpose; nothing is left to answer."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from containerfs.api.client import Client
@@ -151,6 +151,7 @@ class List:
         return Page(data=data, first_id=None, last_id=data[-1].id if data else None, has_more=more)
 
 
+@settings(deadline=None)
 @given(
     times=st.lists(st.integers(0, 12), max_size=40),
     ties=st.sampled_from(["reversed", "same"]),
@@ -174,6 +175,7 @@ def test_both_ends_together_find_every_entry(
     assert [entry.created for entry in found] == sorted(times, reverse=True)
 
 
+@settings(deadline=None)
 @given(
     times=st.lists(st.integers(1, 30), min_size=10, max_size=40),
     gone=st.sets(st.integers(0, 39), max_size=3),

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from containerfs.api.parsing import container, page, parse_json, remote_file
@@ -29,6 +29,7 @@ def file_with(**members: Any) -> RemoteFile:
     return remote_file({"id": "f", "path": "/mnt/data/x", **members}, container_id="c")
 
 
+@settings(deadline=None)
 @given(data=st.dictionaries(FIELDS, ANYTHING) | ANYTHING)
 def test_any_json_is_an_object_or_a_server_fault(data: Any) -> None:
     for parse in (container, lambda data: remote_file(data, container_id="c")):
@@ -40,6 +41,7 @@ def test_any_json_is_an_object_or_a_server_fault(data: Any) -> None:
         assert 0 <= parsed.created <= 2**33
 
 
+@settings(deadline=None)
 @given(entries=st.lists(st.dictionaries(FIELDS, ANYTHING) | ANYTHING, max_size=5), more=ANYTHING)
 def test_a_page_keeps_only_what_can_be_used(entries: list[Any], more: Any) -> None:
     data = {"object": "list", "data": entries, "has_more": more, "last_id": more}

@@ -7,6 +7,14 @@ Fixtures:
     `containerfs mount`. `server=` is another server, `cache=` another mount's cache directory,
     `key=` an API key, `ready=False` does not wait. All end with the test.
 
+`shared_mount`, `box`
+    A mount of `shared_server` for all tests of a module that don't disturb it, with default
+    options; a new container in it for each test, as a path.
+
+`counted`
+    `counted(box)`: how many requests of each operation the server had for *box*, since the last
+    time.
+
 `try_mount`
     Runs `containerfs mount` with the given words and returns when it has failed.
 
@@ -15,7 +23,8 @@ Fixtures:
 
 `stored`
     `stored(container_id)`: every file that the server has, path below the data directory without
-    the server's prefix, and content, read with the `openai` client.
+    the server's prefix, and content, read with the `openai` client. Of several with one path, all
+    but the newest have their id added.
 
 `run`
     Runs a tool: its output; a failure of the tool fails the test (`check=False`: the process).
@@ -37,6 +46,7 @@ A mount offers:
 import errno
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -44,6 +54,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +197,10 @@ class Mount:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
+    return _environ(tmp_path)
+
+
+def _environ(tmp_path: Path) -> dict[str, str]:
     """A user of their own: no keys, no settings."""
     (tmp_path / "run").mkdir(mode=0o700)
     (tmp_path / "home").mkdir()
@@ -204,12 +219,52 @@ def environ(tmp_path: Path) -> dict[str, str]:
 def mount(
     server: Any,
     environ: dict[str, str],
-    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[Callable[..., Mount]]:
+    with _mounting(server, environ, tmp_path_factory, request) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_mount(
+    shared_server: Any, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Mount]:
+    environ = _environ(tmp_path_factory.mktemp("user"))
+    with _mounting(shared_server, environ, tmp_path_factory, request) as start:
+        yield start()
+
+
+@pytest.fixture
+def box(shared_mount: Mount) -> Path:
+    path = shared_mount / secrets.token_hex(8)
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def counted(shared_server: Any) -> Callable[[Path], dict[str, int]]:
+    def counted(box: Path) -> dict[str, int]:
+        container_id = os.getxattr(box, "user.containerfs.id").decode()
+        found = [
+            entry["operation"]
+            for entry in shared_server.requests()
+            if container_id in entry["path"]
+        ]
+        shared_server.forget_requests()
+        return {each: found.count(each) for each in found}
+
+    return counted
+
+
+@contextmanager
+def _mounting(
+    default: Any,
+    environ: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Iterator[Callable[..., Mount]]:
     mounts: list[Mount] = []
-    default = server
 
     def start(
         *, server: Any = None, cache: Path | None = None, key: str | None = None, **options: Any
@@ -275,9 +330,11 @@ def stored(api: openai.OpenAI) -> Callable[[str], dict[str, bytes]]:
         found: dict[str, bytes] = {}
         for file in api.containers.files.list(container_id, limit=100):
             path = _PREFIX.sub(r"\1", file.path.removeprefix("/mnt/data/"))
-            assert path not in found, f"two objects of {path!r}"
-            content = api.containers.files.content.retrieve(file.id, container_id=container_id)
-            found[path] = content.read()
+            try:
+                content = api.containers.files.content.retrieve(file.id, container_id=container_id)
+            except openai.NotFoundError:  # it went meanwhile
+                continue
+            found[path if path not in found else f"{path}, {file.id}"] = content.read()
         return found
 
     return stored

@@ -107,6 +107,21 @@ def test_killed_between_deleting_the_row_and_the_content_it_cleans_up_at_the_nex
     assert server.content(container, file["id"]) == b"kept"
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_large_container_that_was_deleted_leaves_nothing_however_the_server_ends(
+    server, is_killed
+):
+    container = server.new_container()
+    server.admin("POST", f"/admin/files/{container}", [{"path": f"{n}"} for n in range(3000)])
+    server.call("DELETE", f"/v1/containers/{container}")
+    if is_killed:
+        server.kill()
+    else:
+        server.stop()
+    server.start()
+    assert all_contents(server) == set()
+
+
 def test_killed_at_rest_it_keeps_deletions_and_expiry(server):
     container, gone, expired = (server.new_container(name) for name in "abc")
     file = server.upload(container, "a", b"x")

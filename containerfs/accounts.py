@@ -1,0 +1,164 @@
+"""The folders below the cache directory: one for each account, and what waits in it.
+
+A folder remembers where its account was mounted last, so that what is unsent can be found by the
+mount point, whether or not the mount is running.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from containerfs.cache.state import State, connected
+from containerfs.errors import Busy, LocalFault, NotFound, from_os_error
+from containerfs.upload.journal import Entry, Journal
+
+STATE = "state.sqlite"
+_RECORD = "mount.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """The folder of an account.
+
+    Attributes:
+        mountpoint: Where it was mounted last; absolute.
+        source: What the mount command was given: "openai:" or "local:DATA".
+    """
+
+    directory: Path
+    mountpoint: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsent:
+    """A file whose newest content is on this machine only.
+
+    Attributes:
+        path: Where the mount shows it, below the mount point.
+        spool: The file that holds the content.
+        size: Bytes; None where the spool is lost.
+    """
+
+    entry: Entry
+    path: str
+    spool: Path
+    size: int | None
+
+    @property
+    def state(self) -> str:
+        """In a word: "local" stays here by its name, "failed" was tried, "waiting" was not."""
+        if self.entry.held:
+            return "local"
+        return "failed" if self.entry.error else "waiting"
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Make the account's folder, and be the only one that uses it, inside.
+
+    Raises:
+        Busy: A mount, or a command that changes what is unsent, uses it.
+        LocalFault: It is not this user's alone.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.lstat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise LocalFault(f"{directory} must be yours alone (mode 0700)")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(directory / "lock", flags, 0o600)
+    except OSError as exc:
+        raise from_os_error(exc, f"opening {directory}") from exc
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise Busy(f"a mount uses {directory}") from exc
+        yield
+    finally:
+        os.close(fd)
+
+
+def remember(account: Account) -> None:
+    """Note in its folder where the account is mounted."""
+    facts = {name: value for name, value in asdict(account).items() if name != "directory"}
+    draft = account.directory / f"{_RECORD}.new"
+    try:
+        draft.write_text(json.dumps(facts))
+        draft.replace(account.directory / _RECORD)
+    except OSError as exc:
+        raise from_os_error(exc, f"writing {draft}") from exc
+
+
+def find(cache_dir: Path, mountpoint: Path) -> Account:
+    """The account that was mounted last on *mountpoint*.
+
+    Raises:
+        NotFound: None was.
+    """
+    for account in known(cache_dir):
+        if account.mountpoint == str(mountpoint):
+            return account
+    raise NotFound(f"{mountpoint}: nothing was ever mounted here with this cache directory")
+
+
+def known(cache_dir: Path) -> Iterator[Account]:
+    """All accounts of a cache directory, the last mounted first."""
+    records = sorted(cache_dir.glob(f"*/{_RECORD}"), key=_changed, reverse=True)
+    for record in records:
+        try:
+            yield Account(directory=record.parent, **json.loads(record.read_text()))
+        except (OSError, ValueError, TypeError):
+            continue
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def unsent(account: Account) -> list[Unsent]:
+    """What of *account* is not on the server, oldest first; works beside a running mount."""
+    with closing(connected(account.directory / STATE)) as connection:
+        names = State(connection).container_names()
+        entries = Journal(connection).entries
+    found = []
+    for entry in entries:
+        spool = account.directory / "spool" / entry.spool
+        container = names.get(entry.container_id, entry.container_id)
+        path = os.path.join(container, entry.path)
+        found.append(Unsent(entry=entry, path=path, spool=spool, size=_size(spool)))
+    return found
+
+
+def discard(account: Account, *, held: bool) -> int:
+    """Forget all that is unsent; the caller has the folder's lock.
+
+    Args:
+        held: Temporary files of editors too.
+
+    Returns:
+        How many files were given up.
+    """
+    doomed = [each for each in unsent(account) if held or not each.entry.held]
+    with closing(connected(account.directory / STATE)) as connection:
+        journal = Journal(connection)
+        for each in doomed:
+            journal.forget(each.entry)
+    for each in doomed:
+        each.spool.unlink(missing_ok=True)
+    return len(doomed)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return None
