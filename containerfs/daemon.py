@@ -33,6 +33,7 @@ from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import Directory
 from containerfs.fs.notifying import Notifier
 from containerfs.fs.operations import Operations
+from containerfs.fs.patience import Patience
 from containerfs.fs.renaming import Renaming
 from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
@@ -157,6 +158,7 @@ class Mount:
             raw_names=options.raw_names,
             on_change=_notifier(options, mountpoint, nursery),
         )
+        patience = Patience(options.op_timeout)
         self.sending = Sending(
             namespace=self.namespace,
             metadata=self._metadata,
@@ -165,6 +167,7 @@ class Mount:
             journal=self._journal,
             uploader=self.uploader,
             nursery=nursery,
+            patience=patience,
             empty_delay=options.empty_delay,
         )
         scratch = Scratch(options.scratch)
@@ -176,6 +179,7 @@ class Mount:
             journal=self._journal,
             spools=self._spools,
             scratch=scratch,
+            patience=patience,
             max_file_size=options.max_file_size,
             mountpoint=mountpoint,
         )

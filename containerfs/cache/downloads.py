@@ -7,6 +7,7 @@ the wrong length is an error and never becomes content.
 
 import logging
 import os
+from collections.abc import Callable
 
 import trio
 
@@ -40,8 +41,11 @@ class Download:
         """Nothing more will arrive: it is complete, or it failed."""
         return self.content.complete or self.error is not None
 
-    async def wait_for(self, end: int) -> None:
+    async def wait_for(self, end: int, *, progress: Callable[[int], None] | None = None) -> None:
         """Return once the bytes before *end*, or all there are, can be read.
+
+        Args:
+            progress: Told the bytes that can be read so far, each time there are more.
 
         Raises:
             FileSystemError: Why they will not come.
@@ -50,6 +54,8 @@ class Download:
             if self.error is not None:
                 raise type(self.error)(str(self.error), retriable=self.error.retriable)
             await self._progress.wait()
+            if progress is not None:
+                progress(self.available)
 
     async def wait_for_size(self) -> int:
         """Return the file's size as soon as it is known."""

@@ -14,6 +14,7 @@ from containerfs.errors import (
     NotEmpty,
     NotFound,
     NotPermitted,
+    ReadOnly,
 )
 from containerfs.fs.attributes import now_ns
 from containerfs.fs.files import Files, check_can_change
@@ -166,6 +167,8 @@ class Changes:
         container = node.container
         if container is None:
             raise NotPermitted(name)
+        if container.is_snapshot:
+            raise ReadOnly(f"container {container.remote.id} has expired")
         if isinstance(node, File):
             async with node.changing:
                 await self.remove_remote(node, container)
@@ -181,8 +184,6 @@ class Changes:
         Who has the file open can read on: its content is fetched before it goes.
         """
         ids = dict.fromkeys((*file.remote_ids, *(file.entry.replaces if file.entry else ())))
-        if container.is_snapshot:
-            return
         if file.opens and file.spool is None and file.size != 0 and file.remote is not None:
             await self.keep_content(file)
         for id in ids:

@@ -23,12 +23,15 @@ from containerfs.fs.handles import FileHandle, Handles
 from containerfs.fs.names import OUTSIDE
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import Directory, File, Node
+from containerfs.fs.patience import Patience
 from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
 from containerfs.upload.journal import Journal
 from containerfs.upload.spool import SpoolDirectory
 
 log = logging.getLogger(__name__)
+
+ALL = 1 << 62  # an offset past the end of every file
 
 
 class Files:
@@ -44,6 +47,7 @@ class Files:
         journal: Journal,
         spools: SpoolDirectory,
         scratch: Scratch,
+        patience: Patience,
         max_file_size: int,
         mountpoint: Path,
     ) -> None:
@@ -54,6 +58,7 @@ class Files:
         self._journal = journal
         self._spools = spools
         self._scratch = scratch
+        self._patience = patience
         self._max_file_size = max_file_size
         self._mountpoint = mountpoint
         self._handles: Handles[FileHandle] = Handles()
@@ -288,7 +293,8 @@ class Files:
         while (content := self._store.pin(remote)) is None:
             download = self._downloads.join(remote)
             try:
-                await download.wait_for(self._max_file_size + 1)
+                with self._patience.waiting(f"fetching {file.path!r}") as progress:
+                    await download.wait_for(ALL, progress=progress)
             except NotFound:
                 await self._namespace.lost(file)
                 raise
@@ -299,7 +305,10 @@ class Files:
     # Writing.
 
     async def write(self, fh: int, offset: int, data: bytes) -> int:
-        """Write all of *data*; at the end, whatever *offset* says, where the handle appends.
+        """Write all of *data*; where the handle appends, at what is the end by now.
+
+        What a shared mapping of an appending handle changed comes back below the end, and stays
+        there: the kernel's `fuse_writepages` uses the handle that was mapped.
 
         Raises:
             TooLarge: The file would pass `max_file_size`; nothing was written.
@@ -311,7 +320,9 @@ class Files:
             raise BadHandle("not opened for writing")
         while file.spool is None or file.spool.frozen:
             await self._make_spool(file, keep=None)
-        if handle.appends:
+        is_append = handle.appends and offset >= file.told_size
+        file.told_size = max(file.told_size, offset + len(data))
+        if is_append:
             offset = file.spool.size
         if offset + len(data) > self._max_file_size:
             raise TooLarge(f"{file.path!r} would pass {self._max_file_size} bytes")
@@ -334,6 +345,7 @@ class Files:
             while file.spool is None or file.spool.frozen:
                 await self._make_spool(file, keep=size)
             file.spool.truncate(size)
+        file.told_size = size
         self.touch(file)
 
     async def truncate_now(self, file: File, size: int, *, fh: int | None) -> None:

@@ -6,6 +6,7 @@ so a path never changes its meaning because something newer appears.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain, count
 
 from containerfs.api.types import Container, RemoteFile
 from containerfs.fs import names
@@ -37,12 +38,17 @@ def place_containers(containers: Iterable[Container], *, kept: Mapping[str, str]
     return placed
 
 
-def _free(name: str, id: str, taken: Collection[str]) -> str:
-    """*name*, or with the id's tail where it is taken, or with all of the id."""
-    if name not in taken:
+def _free(name: str, id: str, taken: Collection[str], *, below: str = "") -> str:
+    """*name*, or with the id's tail where it is taken, or all of the id, or another tail.
+
+    Args:
+        below: What the names that are taken begin with.
+    """
+    if below + name not in taken:
         return name
-    tailed = names.tailed(name, id=id)
-    return tailed if tailed not in taken else names.escape_id(id)
+    others = (names.tailed(name, id=f"{id}\0{number}") for number in count())
+    candidates = chain((names.tailed(name, id=id), names.escape_id(id)), others)
+    return next(candidate for candidate in candidates if below + candidate not in taken)
 
 
 def newest_first(files: list[RemoteFile]) -> list[RemoteFile]:
@@ -96,11 +102,9 @@ def _beside_directories(placed: Placed, directories: set[str]) -> Placed:
     for path in placed:
         while (path := path.rpartition("/")[0]) and path not in directories:
             directories.add(path)
-    for path in directories & placed.keys():
+    for path in sorted(directories & placed.keys()):
         found = placed.pop(path)
         parent, slash, name = path.rpartition("/")
-        moved = f"{parent}{slash}{names.tailed(name, id=found[0].id)}"
-        if moved in placed or moved in directories:
-            moved = f"{parent}{slash}{names.escape_id(found[0].id)}"
-        placed[moved] = newest_first(placed.get(moved, []) + found)
+        taken = directories | placed.keys()
+        placed[parent + slash + _free(name, found[0].id, taken, below=parent + slash)] = found
     return dict(placed)

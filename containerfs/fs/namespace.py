@@ -69,6 +69,13 @@ class Namespace:
         listing = self._listing if is_above else container.listing  # type: ignore[union-attr]
         return listing.expires if listing is not None else 0.0
 
+    def entries_expire(self, directory: Directory) -> float:
+        """When the entries of *directory*, absent ones too, must be asked for again."""
+        container = directory.container
+        is_above = container is None or container.is_snapshot
+        listing = self._listing if is_above else container.listing  # type: ignore[union-attr]
+        return listing.expires if listing is not None else 0.0
+
     async def lookup(self, directory: Directory, name: str) -> Node:
         """The entry *name* of *directory*.
 

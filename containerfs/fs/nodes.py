@@ -87,6 +87,7 @@ class File(Node):
         copying: Held while a spool is made from the content, for the same reason.
         error: What went wrong with its last upload, in words.
         writers: How many of its handles may write.
+        told_size: What the kernel takes for its size: from our last answer, and its own writes.
     """
 
     __slots__ = (
@@ -100,6 +101,7 @@ class File(Node):
         "pages_valid",
         "remote",
         "spool",
+        "told_size",
         "true_size",
         "writers",
     )
@@ -116,6 +118,7 @@ class File(Node):
         self.pages_valid = True
         self.error: str | None = None
         self.writers = 0
+        self.told_size = 0
         self._changing: trio.Lock | None = None
         self._copying: trio.Lock | None = None
 

@@ -46,7 +46,7 @@ def boundary(
 
     Args:
         deadline: Answer ETIMEDOUT once the mount's `op_timeout` has passed. Not for what waits
-            for the bytes of a whole file: a transfer has its own limit, on standing still.
+            for a whole file: that is given up once it has not got on for as long (`Patience`).
     """
 
     def decorate(
@@ -133,7 +133,8 @@ class Operations(pyfuse3.Operations):
         """A negative entry, believed by the kernel as long as the listing is."""
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = 0
-        entry.entry_timeout = self._validity(next(iter(directory.children.values()), directory))
+        expires = self._namespace.entries_expire(directory)
+        entry.entry_timeout = max(0.0, expires - trio.current_time())
         return entry
 
     def _known(self, node: Node) -> pyfuse3.EntryAttributes:
@@ -144,6 +145,8 @@ class Operations(pyfuse3.Operations):
     def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         fill(entry, node, self._owner)
+        if isinstance(node, File):
+            node.told_size = entry.st_size
         validity = self._validity(node)
         entry.entry_timeout = validity
         entry.attr_timeout = 0.0 if isinstance(node, File) and node.size is None else validity
@@ -335,7 +338,7 @@ class Operations(pyfuse3.Operations):
 
     # Files.
 
-    @boundary(deadline=False)
+    @boundary()
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         return await self._open(self._inodes[inode], flags)
 
@@ -345,7 +348,7 @@ class Operations(pyfuse3.Operations):
         fh, keep_cache = await self._files.open(node, flags)
         return pyfuse3.FileInfo(fh=fh, keep_cache=keep_cache)
 
-    @boundary(deadline=False)
+    @boundary()
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
@@ -357,7 +360,7 @@ class Operations(pyfuse3.Operations):
         fh, file = self._files.create(parent, text, mode, flags, uid=ctx.uid, gid=ctx.gid)
         return pyfuse3.FileInfo(fh=fh, keep_cache=True), self._known(file)
 
-    @boundary(deadline=False)
+    @boundary()
     async def read(self, fh: int, off: int, size: int) -> bytes:
         return await self._files.read(fh, off, size)
 

@@ -14,11 +14,20 @@ from containerfs.api.types import RemoteFile
 from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
-from containerfs.errors import Expired, FileSystemError, Invalid, LocalFault, NotFound, Uncertain
+from containerfs.errors import (
+    Expired,
+    FileSystemError,
+    Invalid,
+    LocalFault,
+    NotFound,
+    TimedOut,
+    Uncertain,
+)
 from containerfs.fs.layout import newest_first
 from containerfs.fs.names import stripped, upload_name
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
+from containerfs.fs.patience import Patience
 from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.spool import Spool
 from containerfs.upload.uploader import Uploader
@@ -41,6 +50,7 @@ class Sending:
         journal: Journal,
         uploader: Uploader,
         nursery: trio.Nursery,
+        patience: Patience,
         empty_delay: float,
     ) -> None:
         self._namespace = namespace
@@ -50,6 +60,7 @@ class Sending:
         self._journal = journal
         self._uploader = uploader
         self._nursery = nursery
+        self._patience = patience
         self._empty_delay = empty_delay
         self._delayed: set[int] = set()
         self._flat: set[str] = set()
@@ -114,42 +125,49 @@ class Sending:
 
         A server that refuses slashes in names gets the base name: the directory is kept here.
         """
-        known = set(container.files)
-        if may_be_there:
-            remembered = self._state.nodes(container.remote.id).values()
-            known = {local.file_id for local in remembered if local.file_id is not None}
-        send = partial(
-            self._uploader.send,
-            container_id=container.remote.id,
-            fd=fd,
-            size=size,
-            known=known,
-            may_be_there=may_be_there,
-        )
         name = upload_name(path)
         base = name.rpartition("/")[2]
         if container.remote.id in self._flat:
             name = base
-        try:
+        with self._patience.waiting(f"sending {path!r}") as progress:
+            send = partial(
+                self._uploader.send,
+                container_id=container.remote.id,
+                fd=fd,
+                size=size,
+                known=partial(self._own_ids, container),
+                may_be_there=may_be_there,
+                progress=progress,
+            )
             try:
                 return await send(name=name)
+            except Expired:
+                self._namespace.expire(container)
+                raise
             except Invalid:
                 if name == base:
                     raise
             remote = await send(name=base)
             self._flat.add(container.remote.id)
-            return remote
-        except Expired:
-            self._namespace.expire(container)
-            raise
+        return remote
+
+    def _own_ids(self, container: ContainerDirectory) -> set[str]:
+        """The objects of *container* that are known to be something that was sent before."""
+        remembered = self._state.nodes(container.remote.id).values()
+        return {local.file_id for local in remembered if local.file_id is not None}
 
     def _failed(self, file: File, entry: Entry, error: FileSystemError) -> None:
-        if not isinstance(error, Uncertain):
+        if not isinstance(error, Uncertain | TimedOut):
             entry.state = "dirty"
         file.error = entry.error = str(error)
         self._journal.update(entry)
         if error.retriable:
-            self._uploader.retry_later(entry, partial(self.send, file))
+            self._uploader.retry_later(entry, partial(self._send_again, file))
+
+    async def _send_again(self, file: File) -> None:
+        """Try *file* again, unless it is open for writing: then its close sends it."""
+        if not file.writers:
+            await self.send(file)
 
     def sent(
         self, file: File, container: ContainerDirectory, spool: Spool, remote: RemoteFile

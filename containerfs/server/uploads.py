@@ -1,5 +1,6 @@
 """New files from users: uploaded as a form or as JSON, or attached from the registry."""
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -110,17 +111,25 @@ async def _receiving(contents: Contents) -> AsyncIterator[Incoming]:
     incoming = contents.receive()
     try:
         yield incoming
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full() from exc
+        raise
     finally:
         incoming.discard()
 
 
 def _check_content(incoming: Incoming, behaviours: Behaviours) -> None:
     if behaviours.full:
-        raise Refusal(507, "There is no space left for files.", kind="server_error")
+        raise _full()
     if behaviours.refuse_empty and not incoming.size:
         raise refusals.invalid("file", "the file is empty.", code="empty_file")
     if behaviours.refuse_svg and any(sign in incoming.head.lower() for sign in _SVG_SIGNS):
         raise Refusal(400, refusals.INVALID_FILE, param="file")
+
+
+def _full() -> Refusal:
+    return Refusal(507, "There is no space left for files.", kind="server_error")
 
 
 def _one_of_two() -> Refusal:

@@ -42,14 +42,16 @@ class Uploader:
         name: str,
         fd: int,
         size: int,
-        known: Collection[str],
+        known: Callable[[], Collection[str]],
         may_be_there: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> RemoteFile:
         """Upload *size* bytes of *fd* as *name*, and check what the server made of it.
 
         Args:
-            known: Ids of files that are something else: what is not among them may be this one.
+            known: Tells the ids of files that are something else, where it comes to that.
             may_be_there: An earlier attempt may have arrived: look before sending.
+            progress: Told the bytes sent so far; they begin anew when it is sent again.
 
         Returns:
             The file as the server answered.
@@ -57,14 +59,15 @@ class Uploader:
         Raises:
             FileSystemError: The server has nothing of it, or what it has was removed again.
         """
-        known = frozenset(known)
         find = partial(self._find, container_id, name=name, fd=fd, size=size, known=known)
         file = await find() if may_be_there else None
         for wait in (*RESEND_WAITS, None):
             if file is not None:
                 break
             try:
-                file = await self._client.upload_file(container_id, name=name, fd=fd, size=size)
+                file = await self._client.upload_file(
+                    container_id, name=name, fd=fd, size=size, progress=progress
+                )
             except Uncertain:
                 file = await find()
                 if file is None and wait is None:
@@ -73,24 +76,30 @@ class Uploader:
                     await trio.sleep(wait)
         assert file is not None  # noqa: S101 - the last attempt returned or raised
         if file.size is not None and file.size != size:
-            if file.id not in known:
+            if file.id not in known():
                 await self.delete(container_id, file.id)
             raise ServerFault(f"the server kept {file.size} of {size} bytes of {name!r}")
         return file
 
     async def _find(
-        self, container_id: str, *, name: str, fd: int, size: int, known: Collection[str]
+        self,
+        container_id: str,
+        *,
+        name: str,
+        fd: int,
+        size: int,
+        known: Callable[[], Collection[str]],
     ) -> RemoteFile | None:
         """The object that a POST with a lost answer made: by its name, length and content."""
-        base = name.rpartition("/")[2]
+        base, others = name.rpartition("/")[2], known()
         for file in await all_files(self._client, container_id):
-            fits = file.id not in known and file.path.endswith(base) and file.size == size
-            if fits and await self._holds(file, fd):
+            fits = file.id not in others and file.path.endswith(base)
+            if fits and file.size in (None, size) and await self._holds(file, fd, size):
                 log.info("the upload of %r had arrived, as %s", name, file.id)
                 return file
         return None
 
-    async def _holds(self, file: RemoteFile, fd: int) -> bool:
+    async def _holds(self, file: RemoteFile, fd: int, size: int) -> bool:
         """Whether the server's object has the content of *fd*."""
         position = 0
         try:
@@ -101,7 +110,7 @@ class Uploader:
                     position += len(chunk)
         except NotFound:
             return False
-        return position == file.size
+        return position == size
 
     async def remove(self, container_id: str, file_id: str) -> bool:
         """Delete an object now.

@@ -15,6 +15,9 @@ Fixtures:
     `counted(box)`: how many requests of each operation the server had for *box*, since the last
     time.
 
+`sent`
+    `sent(box)`: what the server has of *box*, as `stored` tells it.
+
 `try_mount`
     Runs `containerfs mount` with the given words and returns when it has failed.
 
@@ -216,6 +219,12 @@ def _environ(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
+def command() -> str:
+    """The installed command."""
+    return COMMAND
+
+
+@pytest.fixture
 def mount(
     server: Any,
     environ: dict[str, str],
@@ -257,6 +266,20 @@ def counted(shared_server: Any) -> Callable[[Path], dict[str, int]]:
     return counted
 
 
+@pytest.fixture
+def sent(shared_server: Any) -> Callable[[Path], dict[str, bytes]]:
+    def sent(box: Path) -> dict[str, bytes]:
+        container_id = os.getxattr(box, "user.containerfs.id").decode()
+        found: dict[str, bytes] = {}
+        for file in shared_server.files(container_id):
+            path = _PREFIX.sub(r"\1", file["path"].removeprefix("/mnt/data/"))
+            assert path not in found, f"two objects of {path!r}"
+            found[path] = shared_server.content(container_id, file["id"])
+        return found
+
+    return sent
+
+
 @contextmanager
 def _mounting(
     default: Any,
@@ -287,7 +310,8 @@ def _mounting(
         except (AssertionError, subprocess.TimeoutExpired, mountpoint.MountError) as exc:
             failures.append(exc)
     for each in mounts:
-        request.node.add_report_section("teardown", f"log of {each.path}", each.log)
+        if isinstance(request.node, pytest.Item):
+            request.node.add_report_section("teardown", f"log of {each.path}", each.log)
     assert not failures, failures
     for each in mounts:
         assert not each.unexpected(), "\n".join(["logged unexpectedly:", *each.unexpected()])

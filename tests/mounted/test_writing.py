@@ -43,7 +43,11 @@ def contents(stored):
     return lambda box: stored(xattr(box, "id"))
 
 
-def test_close_returns_when_the_server_has_the_file(server, box, contents, errno_of, run):
+def test_close_returns_when_the_server_has_the_file(server, mount, contents, errno_of, run):
+    mounted = mount()
+    mounted.expect("'refused' is not on the server")
+    box = mounted / "box"
+    box.mkdir()
     (box / "closed").write_bytes(b"closed")
     assert contents(box) == {"closed": b"closed"}
     with (box / "synced").open("wb", buffering=0) as writer:
@@ -253,6 +257,19 @@ def test_what_could_not_be_sent_is_sent_again_in_the_background(
     assert errno_of(writer.close) in ("EIO", "EHOSTUNREACH")
     eventually(lambda: contents(mounted / "box") == {"file": b"content"})
     eventually(lambda: "user.containerfs.error" not in os.listxattr(mounted / "box" / "file"))
+
+
+def test_a_refused_file_is_not_sent_over_and_over(server, mount, errno_of):
+    server.set_behaviours(refuse_svg=True)
+    mounted = mount()
+    mounted.expect("'file' is kept here", "not everything could be sent")
+    (mounted / "box").mkdir()
+    writer = (mounted / "box" / "file").open("wb", buffering=0)
+    writer.write(b"<svg/>")
+    assert errno_of(writer.close) == "EINVAL"
+    assert (mounted / "box" / "file").read_bytes() == b"<svg/>"
+    mounted.stop()
+    assert len(server.requests("create_file")) == 2  # at close, and when the mount ended
 
 
 @pytest.mark.parametrize("kind", ["reset-after", "status"])

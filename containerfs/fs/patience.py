@@ -1,0 +1,45 @@
+"""How long an operation waits for a transfer: as long as it gets on."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import trio
+
+from containerfs.errors import TimedOut
+
+LEAST_PROGRESS = 64 << 10  # bytes that a transfer must move within the limit to be waited for
+
+
+class Patience:
+    """The mount's `op_timeout`, for what may take longer because there is much to move."""
+
+    def __init__(self, limit: float) -> None:
+        """Args:
+        limit: Seconds.
+        """
+        self._limit = limit
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[Callable[[int], None]]:
+        """Give up what is done inside once it has not got on for the limit.
+
+        Yields:
+            To be told the bytes moved so far; they may begin anew.
+
+        Raises:
+            TimedOut: It did not get on.
+        """
+        told = 0
+        with trio.CancelScope(deadline=trio.current_time() + self._limit) as scope:
+
+            def progress(moved: int) -> None:
+                nonlocal told
+                if moved < told:
+                    told = moved
+                elif moved - told >= LEAST_PROGRESS:
+                    told = moved
+                    scope.deadline = trio.current_time() + self._limit
+
+            yield progress
+        if scope.cancelled_caught:
+            raise TimedOut(f"{what}: nothing moved for {self._limit:g} s")
