@@ -71,7 +71,8 @@ async def running(*, data: Path, runtime_dir: Path) -> AsyncIterator[Path]:
 
 def _command(*, socket: Path, data: Path) -> list[str]:
     serve = [sys.executable, "-P", "-m", "containerfs", "serve", "--until-eof"]
-    return [*serve, "--uds", str(socket), "--data", str(data)]
+    # The data is its owner's, kept for ever: no clock deletes it.
+    return [*serve, "--behaviour", "expiry=off", "--uds", str(socket), "--data", str(data)]
 
 
 def _private_directory(runtime_dir: Path) -> Path:

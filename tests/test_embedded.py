@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 import trio
 
 from containerfs import embedded
+from containerfs.api.client import connect
+from containerfs.api.connection import Connection
+from containerfs.api.environment import SOCKET_BASE_URL
 from containerfs.mountpoint import MountError
 
 HOLDER = """
@@ -98,3 +102,22 @@ async def test_it_ends_when_its_holder_is_killed(tmp_path):
     async with embedded.running(data=tmp_path / "data", runtime_dir=tmp_path) as new_address:
         assert is_listening(new_address)
         assert not os.path.exists(address)  # what the killed one left has been cleared
+
+
+async def test_its_containers_do_not_expire(tmp_path):
+    data = tmp_path / "data"
+
+    @contextlib.asynccontextmanager
+    async def client():
+        async with embedded.running(data=data, runtime_dir=tmp_path) as address:
+            connection = Connection(base_url=SOCKET_BASE_URL, uds=str(address))
+            async with connect(connection) as connected:
+                yield connected
+
+    async with client() as before:
+        await before.create_container(name="old")
+    with contextlib.closing(sqlite3.connect(data / "containers.sqlite")) as database, database:
+        database.execute("UPDATE containers SET last_active = 0")
+    async with client() as after:
+        page = await after.list_containers()
+        assert [container.status for container in page.data] == ["running"]

@@ -9,6 +9,7 @@ is replaced by its last listing.
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Generic, TypeVar
 
 import cachetools
@@ -50,9 +51,9 @@ class _Changes(Generic[EntryT]):
         """*listed* as it is with our changes."""
         if not self.created and not self.deleted:
             return listed
-        ids = {entry.id for entry in listed}
-        own = tuple(entry for entry, _ in self.created.values() if entry.id not in ids)
-        return own + tuple(entry for entry in listed if entry.id not in self.deleted)
+        own = tuple(entry for entry, _ in self.created.values())
+        changed = self.created.keys() | self.deleted.keys()
+        return own + tuple(entry for entry in listed if entry.id not in changed)
 
     def settle(self, listed: tuple[EntryT, ...], *, begun: float) -> list[str]:
         """Forget the changes that the server's answer to a request of *begun* confirms.
@@ -62,7 +63,7 @@ class _Changes(Generic[EntryT]):
         """
         ids = {entry.id for entry in listed}
         for id, (_, since) in list(self.created.items()):
-            if id in ids or begun - since > OVERLAY_LIFE:
+            if (id in ids and since < begun) or begun - since > OVERLAY_LIFE:
                 del self.created[id]
         gone = [id for id, since in self.deleted.items() if since < begun and id not in ids]
         for id in gone:
@@ -92,6 +93,8 @@ class _Source(Generic[EntryT]):
             timer=trio.current_time,
         )
         self._last: dict[str, Listing[EntryT]] = {}
+        self._last_number: dict[str, int] = {}
+        self._numbers = count(1)
         self._unsaved: set[str] = set()
         self._fetching: dict[str, _Fetch[EntryT]] = {}
         self._changes: dict[str, _Changes[EntryT]] = {}
@@ -111,7 +114,7 @@ class _Source(Generic[EntryT]):
             return known
         fetch = self._fetching.get(key)
         if fetch is None or fresh:
-            fetch = self._fetching[key] = _Fetch()
+            fetch = self._fetching[key] = _Fetch(next(self._numbers))
             nursery.start_soon(self._run, key, fetch)
         if fresh:
             await fetch.done.wait()
@@ -119,19 +122,22 @@ class _Source(Generic[EntryT]):
         return await self._wait(key, fetch)
 
     async def _wait(self, key: str, fetch: "_Fetch[EntryT]") -> Listing[EntryT]:
-        last = self._last_known(key)
-        with trio.move_on_after(STALE_GRACE if last is not None else float("inf")):
+        has_last = self._last_known(key) is not None
+        with trio.move_on_after(STALE_GRACE if has_last else float("inf")):
             await fetch.done.wait()
-        if last is None or (fetch.done.is_set() and fetch.error is None):
+        if not has_last or (fetch.done.is_set() and fetch.error is None):
             return fetch.result()
         if fetch.error is not None and not fetch.error.retriable:
             return fetch.result()
+        return self._fresh.get(key) or self._stale(key, fetch)
+
+    def _stale(self, key: str, fetch: "_Fetch[EntryT]") -> Listing[EntryT]:
         log.warning(
             "serving a stale listing of %s: %s",
             key or "the containers",
             fetch.error or "the server takes long",
         )
-        entries = self.changes(key).overlay(last.entries)
+        entries = self.changes(key).overlay(self._last[key].entries)
         stale = Listing(entries, trio.current_time() + min(self._ttl, STALE_LIFE))
         self._last[key] = self._fresh[key] = stale
         return stale
@@ -154,16 +160,26 @@ class _Source(Generic[EntryT]):
             log.exception("listing %s failed", key or "the containers")
             fetch.error = FileSystemError(f"internal error: {exc}")
         else:
-            changes = self.changes(key)
-            deleted = changes.settle(listed, begun=begun)
-            if deleted:
-                self._state.forget_tombstones(key, deleted)
-            fetch.listing = Listing(changes.overlay(listed), begun + self._ttl)
-            self._remember(key, fetch.listing)
+            fetch.listing = self._take(key, fetch, listed, begun=begun)
         finally:
             if self._fetching.get(key) is fetch:
                 del self._fetching[key]
             fetch.done.set()
+
+    def _take(
+        self, key: str, fetch: "_Fetch[EntryT]", listed: tuple[EntryT, ...], *, begun: float
+    ) -> Listing[EntryT]:
+        """What is known now that *listed* came; an answer that was overtaken changes nothing."""
+        if fetch.number < self._last_number.get(key, 0):
+            return self._last[key]
+        self._last_number[key] = fetch.number
+        changes = self.changes(key)
+        deleted = changes.settle(listed, begun=begun)
+        if deleted:
+            self._state.forget_tombstones(key, deleted)
+        listing = Listing(changes.overlay(listed), begun + self._ttl)
+        self._remember(key, listing)
+        return listing
 
     def _remember(self, key: str, listing: Listing[EntryT]) -> None:
         before = self._last.get(key)
@@ -185,9 +201,10 @@ class _Source(Generic[EntryT]):
 
 
 class _Fetch(Generic[EntryT]):
-    """A listing on its way, waited for by any number of tasks."""
+    """A listing on its way, waited for by any number of tasks; numbered as they were begun."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.done = trio.Event()
         self.listing: Listing[EntryT] | None = None
         self.error: FileSystemError | None = None

@@ -318,15 +318,15 @@ class Files:
         file = handle.file
         if not handle.can_write:
             raise BadHandle("not opened for writing")
+        self._check_size(file, offset + len(data))  # a refused write leaves no spool behind
         while file.spool is None or file.spool.frozen:
             await self._make_spool(file, keep=None)
-        is_append = handle.appends and offset >= file.told_size
-        file.told_size = max(file.told_size, offset + len(data))
-        if is_append:
+        told = max(file.told_size, offset + len(data))
+        if handle.appends and offset >= file.told_size:
             offset = file.spool.size
-        if offset + len(data) > self._max_file_size:
-            raise TooLarge(f"{file.path!r} would pass {self._max_file_size} bytes")
+            self._check_size(file, offset + len(data))
         handle.wrote = True
+        file.told_size = told
         file.spool.write(offset, data)
         self.touch(file)
         return len(data)
@@ -337,8 +337,7 @@ class Files:
         Raises:
             TooLarge: *size* is over `max_file_size`.
         """
-        if size > self._max_file_size:
-            raise TooLarge(f"{file.path!r} would pass {self._max_file_size} bytes")
+        self._check_size(file, size)
         if file.size is None and size:
             await self.find_size(file)
         if file.size != size:
@@ -347,6 +346,10 @@ class Files:
             file.spool.truncate(size)
         file.told_size = size
         self.touch(file)
+
+    def _check_size(self, file: File, size: int) -> None:
+        if size > self._max_file_size:
+            raise TooLarge(f"{file.path!r} would pass {self._max_file_size} bytes")
 
     async def truncate_now(self, file: File, size: int, *, fh: int | None) -> None:
         """`truncate`, and get it to the server where no later close will."""

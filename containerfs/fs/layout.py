@@ -102,9 +102,11 @@ def _beside_directories(placed: Placed, directories: set[str]) -> Placed:
     for path in placed:
         while (path := path.rpartition("/")[0]) and path not in directories:
             directories.add(path)
+    taken = directories | placed.keys()
     for path in sorted(directories & placed.keys()):
         found = placed.pop(path)
         parent, slash, name = path.rpartition("/")
-        taken = directories | placed.keys()
-        placed[parent + slash + _free(name, found[0].id, taken, below=parent + slash)] = found
+        moved = parent + slash + _free(name, found[0].id, taken, below=parent + slash)
+        placed[moved] = found
+        taken.add(moved)
     return dict(placed)

@@ -125,6 +125,9 @@ class Namespace:
                 self.expire(container)
                 return
             except NotFound:
+                await self._refresh_containers(fresh=True)  # the list tells gone from expired
+                if container.is_snapshot:
+                    return
                 self.remove_container(container)
                 raise
         if listing is not container.listing:
@@ -576,18 +579,24 @@ class Namespace:
         return container
 
     async def lost(self, file: File) -> None:
-        """The server does not know the object of *file*: ask what it has instead."""
-        container = file.container
-        if container is None or file.remote is None:
+        """The server does not know the object of *file*: ask what it has instead.
+
+        Raises:
+            Expired: The whole container is gone; the file stays in its snapshot.
+        """
+        container, remote = file.container, file.remote
+        if container is None or remote is None:
             return
-        self._metadata.forget(container.remote.id, file.remote.id)
-        if file.spool is None:
-            self.orphan(file)
         with trio.move_on_after(5):
             try:
                 await self._refresh_files(container, fresh=True)
             except FileSystemError as exc:
                 log.info("container %s: %s", container.remote.id, exc)
+        if container.is_snapshot:
+            raise Expired(f"container {container.remote.id} has expired")
+        self._metadata.forget(container.remote.id, remote.id)
+        if file.spool is None and file.remote is not None and file.remote.id == remote.id:
+            self.orphan(file)
 
 
 def _shown_without_prefix(container: ContainerDirectory) -> Iterator[tuple[str, str]]:
