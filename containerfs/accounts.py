@@ -8,11 +8,11 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from containerfs.cache.state import State, connected
+from containerfs.cache.state import open_state
 from containerfs.errors import Busy, LocalFault, NotFound, from_os_error
 from containerfs.upload.journal import Entry, Journal
 
@@ -126,9 +126,9 @@ def _changed(path: Path) -> int:
 
 def unsent(account: Account) -> list[Unsent]:
     """What of *account* is not on the server, oldest first; works beside a running mount."""
-    with closing(connected(account.directory / STATE)) as connection:
-        names = State(connection).container_names()
-        entries = Journal(connection).entries
+    with open_state(account.directory / STATE) as state:
+        names = state.container_names()
+        entries = Journal(state.connection).entries
     found = []
     for entry in entries:
         spool = account.directory / "spool" / entry.spool
@@ -148,8 +148,8 @@ def discard(account: Account, *, held: bool) -> int:
         How many files were given up.
     """
     doomed = [each for each in unsent(account) if held or not each.entry.held]
-    with closing(connected(account.directory / STATE)) as connection:
-        journal = Journal(connection)
+    with open_state(account.directory / STATE) as state:
+        journal = Journal(state.connection)
         for each in doomed:
             journal.forget(each.entry)
     for each in doomed:

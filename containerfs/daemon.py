@@ -34,6 +34,7 @@ from containerfs.fs.nodes import Directory
 from containerfs.fs.notifying import Notifier
 from containerfs.fs.operations import Operations
 from containerfs.fs.patience import Patience
+from containerfs.fs.prefetch import Prefetch
 from containerfs.fs.renaming import Renaming
 from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
@@ -91,8 +92,7 @@ async def run(
             nursery.start_soon(mount.uploader.run)
             async with _mounted(mount.operations, mountpoint, options):
                 log.info("%s is mounted on %s", source, mountpoint)
-                ready()
-                await _serve()
+                await _serve(ready)
                 systemd.notify(systemd.STOPPING)
             await mount.stop()
             nursery.cancel_scope.cancel()
@@ -137,7 +137,7 @@ class Mount:
         nursery: trio.Nursery,
     ) -> None:
         connection = state.connection
-        self._journal = Journal(connection)
+        self._journal = Journal(connection, on_rollback=state.on_rollback)
         self._spools = SpoolDirectory(directory / "spool")
         self._spools.remove_others({entry.spool for entry in self._journal.entries})
         self._store = ContentStore(
@@ -180,6 +180,12 @@ class Mount:
             spools=self._spools,
             scratch=scratch,
             patience=patience,
+            prefetch=Prefetch(
+                downloads=downloads,
+                store=self._store,
+                nursery=nursery,
+                largest=options.prefetch_small,
+            ),
             max_file_size=options.max_file_size,
             mountpoint=mountpoint,
         )
@@ -286,10 +292,11 @@ def fuse_options(options: Options) -> set[str]:
     return chosen
 
 
-async def _serve() -> None:
+async def _serve(ready: Callable[[], None]) -> None:
     """Answer the kernel until the file system is unmounted or a signal tells to stop."""
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_at_signal)
+        ready()  # not before: who is told may send a signal at once
         await pyfuse3.main(min_tasks=4, max_tasks=MOST_REQUESTS)
         nursery.cancel_scope.cancel()
 

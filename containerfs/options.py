@@ -240,6 +240,13 @@ class Options:
     cache_size: int = _setting(
         "mount", values.size, "bytes", "10GiB", "most bytes of content that are kept"
     )
+    prefetch_small: int = _setting(
+        "mount",
+        values.size,
+        "bytes",
+        "256KiB",
+        "files up to this size are fetched ahead of who reads a directory; 0: never",
+    )
     max_file_size: int = _setting(
         "mount",
         values.size,

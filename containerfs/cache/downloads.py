@@ -13,6 +13,7 @@ import trio
 
 from containerfs.api.body import Body
 from containerfs.api.client import Client
+from containerfs.api.failures import error_object, failure
 from containerfs.api.types import RemoteFile
 from containerfs.cache.content import Content, ContentStore, content_name
 from containerfs.errors import FileSystemError, ServerFault, TooLarge, from_os_error
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 4  # streams opened for one download before its failure is the readers'
 BACK_OFF = 0.5  # seconds before the second stream; doubles
 UNDECLARED_HOLD = 1 << 20  # bytes held back while no length was declared: an error text is shorter
+LARGEST_ERROR = 64 << 10  # bytes of an error text
 
 
 class Download:
@@ -86,6 +88,10 @@ class Downloads:
         self._max_size = max_size
         self._running: dict[str, Download] = {}
 
+    def is_running(self, file: RemoteFile) -> bool:
+        """Whether this version is on its way."""
+        return content_name(file) in self._running
+
     def join(self, file: RemoteFile) -> Download:
         """The download of this version, begun if need be; the caller leaves it again.
 
@@ -118,7 +124,7 @@ class Downloads:
             async with self._client.download_file(
                 file.container_id, file.id, offset=0, length=1
             ) as body:
-                if body.total is not None:
+                if body.total is not None and not _may_be_error(file, body):
                     return body.total
         download = self.join(file)
         try:
@@ -156,19 +162,17 @@ class Downloads:
             await trio.sleep(BACK_OFF * 2 ** (attempt - 1))
 
     async def _receive(self, download: Download, body: Body) -> None:
-        total = _total_size(download, body)
+        is_doubtful = _may_be_error(download.file, body)
+        total = None if is_doubtful else _total_size(download, body)
         if total is not None:
             download.total = total
             download.tell()
         position = body.offset
         async for chunk in body:
             position = self._store_chunk(download, chunk, position, declared=total is not None)
-        if download.file.size is not None and position != download.file.size:
-            raise ServerFault(
-                f"file {download.file.id}: {position} bytes came, {download.file.size} were listed",
-                request_id=body.request_id,
-                retriable=False,
-            )
+        if is_doubtful:
+            _check_is_content(download, body, size=position)
+        _check_length(download, body, size=position)
         self._store.commit(download.content, size=position)
         download.total = download.available = position
 
@@ -191,15 +195,42 @@ class Downloads:
 
 
 def _total_size(download: Download, body: Body) -> int | None:
-    """The whole file's size as this answer declares it, checked against the listing."""
-    listed = download.file.size
-    if body.total is not None and listed is not None and body.total != listed:
+    """The whole file's size as this answer declares it, checked against what was told before."""
+    told = download.total
+    if body.total is not None and told is not None and body.total != told:
         raise ServerFault(
-            f"file {download.file.id}: the answer has {body.total} bytes, {listed} were listed",
+            f"file {download.file.id}: the answer has {body.total} bytes, {told} were told",
             request_id=body.request_id,
             retriable=False,
         )
     return body.total
+
+
+def _check_length(download: Download, body: Body, *, size: int) -> None:
+    """Refuse a body of another length than was told, or than an earlier stream has written."""
+    told = download.total
+    if (told is not None and size != told) or os.fstat(download.content.fd).st_size != size:
+        raise ServerFault(
+            f"file {download.file.id}: {size} bytes came, {told} were told",
+            request_id=body.request_id,
+            retriable=False,
+        )
+
+
+def _may_be_error(file: RemoteFile, body: Body) -> bool:
+    """Whether only its text can tell this answer from an error that was sent as a success."""
+    is_whole = body.size == body.total
+    is_json = (body.content_type or "").partition(";")[0].strip() == "application/json"
+    return file.size is None and is_json and is_whole and (body.total or 0) <= LARGEST_ERROR
+
+
+def _check_is_content(download: Download, body: Body, *, size: int) -> None:
+    """Raise the error that the body describes, if it does."""
+    if size <= LARGEST_ERROR:
+        error = error_object(os.pread(download.content.fd, size, 0))
+        if error is not None:
+            what = f"file {download.file.id}"
+            raise failure(200, error, what=what, request_id=body.request_id)
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

@@ -9,14 +9,14 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from containerfs.api.types import Container, RemoteFile
-from containerfs.errors import from_os_error
+from containerfs.cache.database import connected
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS containers(
@@ -63,20 +63,34 @@ class State:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        self._undone: list[Callable[[], None]] = []
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what is done inside at once, or, after an error, none of it."""
+        """Commit what is done inside at once, or, after an error, none of it.
+
+        Raises:
+            LocalFault, NoSpace: It could not be committed; nothing of it was.
+        """
         if self.connection.in_transaction:
             yield
             return
+        self._undone.clear()
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self.connection.execute("COMMIT")
         except BaseException:
-            self.connection.execute("ROLLBACK")
+            if self.connection.in_transaction:  # a full disk may have rolled it back already
+                self.connection.execute("ROLLBACK")
+            while self._undone:
+                self._undone.pop()()
             raise
-        self.connection.execute("COMMIT")
+
+    def on_rollback(self, undo: Callable[[], None]) -> None:
+        """Have *undo* called if the transaction under way, if one is, comes to nothing."""
+        if self.connection.in_transaction:
+            self._undone.append(undo)
 
     # Containers: which name each one keeps.
 
@@ -103,6 +117,14 @@ class State:
             (container_id,),
         )
         return {os.fsdecode(row[0]): _local_node(row[1:]) for row in rows}
+
+    def node(self, container_id: str, path: str) -> LocalNode | None:
+        """What is remembered under one visible path."""
+        row = self.connection.execute(
+            f"SELECT {_COLUMNS} FROM nodes WHERE container = ? AND path = ?",  # noqa: S608 - constant text
+            (container_id, os.fsencode(path)),
+        ).fetchone()
+        return _local_node(row) if row is not None else None
 
     def save_node(self, container_id: str, path: str, node: LocalNode) -> None:
         """Remember *node* under *path*, in place of what was there."""
@@ -199,29 +221,6 @@ def _local_node(row: tuple[object, ...]) -> LocalNode:
     return node
 
 
-def connected(path: Path) -> sqlite3.Connection:
-    """Open, or make, the database at *path*; the caller closes it.
-
-    A commit survives the end of the process at once (it is in the kernel), and a power cut from
-    the next checkpoint on; whoever needs more than that syncs it.
-
-    Raises:
-        LocalFault, NoSpace: It can't be opened.
-    """
-    try:
-        connection = sqlite3.connect(path, isolation_level=None)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(SCHEMA)
-        except BaseException:
-            connection.close()
-            raise
-    except sqlite3.Error as exc:
-        raise from_os_error(OSError(str(exc)), f"state database {path}") from exc
-    return connection
-
-
 @contextmanager
 def open_state(path: Path) -> Iterator[State]:
     """The state in the database at *path*, open inside.
@@ -229,5 +228,5 @@ def open_state(path: Path) -> Iterator[State]:
     Raises:
         LocalFault, NoSpace: It can't be opened.
     """
-    with closing(connected(path)) as connection:
+    with closing(connected(path, schema=SCHEMA)) as connection:
         yield State(connection)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from containerfs.errors import Invalid
+from containerfs.fs.inodes import ROOT_INO
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node, Symlink
 
 BLOCK_SIZE = 1 << 20  # bytes a program had best read or write at once
@@ -63,10 +64,11 @@ def fill(stat: Stat, node: Node, owner: Owner) -> None:
     stat.st_uid = owner.uid if local is None or local.uid is None else local.uid
     stat.st_gid = owner.gid if local is None or local.gid is None else local.gid
     size = 0
-    if isinstance(node, Directory):
-        stat.st_nlink = 2 + node.subdirectories
+    if node.parent is None and node.ino != ROOT_INO:
+        stat.st_nlink = 0
     else:
-        stat.st_nlink = 1 if node.parent is not None else 0
+        stat.st_nlink = 2 + node.subdirectories if isinstance(node, Directory) else 1
+    if not isinstance(node, Directory):
         size = (node.size or 0) if isinstance(node, File) else len(getattr(node, "target", b""))
     stat.st_size = size
     stat.st_blksize = BLOCK_SIZE

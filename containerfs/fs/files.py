@@ -24,6 +24,7 @@ from containerfs.fs.names import OUTSIDE
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import Directory, File, Node
 from containerfs.fs.patience import Patience
+from containerfs.fs.prefetch import Prefetch
 from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
 from containerfs.upload.journal import Journal
@@ -48,6 +49,7 @@ class Files:
         spools: SpoolDirectory,
         scratch: Scratch,
         patience: Patience,
+        prefetch: Prefetch,
         max_file_size: int,
         mountpoint: Path,
     ) -> None:
@@ -59,14 +61,18 @@ class Files:
         self._spools = spools
         self._scratch = scratch
         self._patience = patience
+        self._prefetch = prefetch
         self._max_file_size = max_file_size
         self._mountpoint = mountpoint
         self._handles: Handles[FileHandle] = Handles()
 
     # Opening and closing.
 
-    async def open(self, file: File, flags: int) -> tuple[int, bool]:
+    async def open(self, file: File, flags: int, *, pid: int = 0) -> tuple[int, bool]:
         """Open *file*.
+
+        Args:
+            pid: The process that does.
 
         Returns:
             The handle, and whether what the kernel has cached of the content still holds.
@@ -85,6 +91,8 @@ class Files:
             check_writable(file)
         if file.size is None and not flags & os.O_TRUNC:
             await self.find_size(file)
+        if not writes:
+            self._prefetch.opened(file, pid)
         fh = self._add_handle(file, flags)
         keep_cache, file.pages_valid = file.pages_valid, True
         if flags & os.O_TRUNC and file.size != 0:
@@ -182,7 +190,9 @@ class Files:
         file = handle.file
         file.opens -= 1
         file.writers -= handle.can_write
-        if handle.can_write and not file.writers and file.is_dirty and file.parent is not None:
+        was_tried = handle.flushed and not handle.wrote  # and failed, or it would not be dirty
+        is_last = handle.can_write and not file.writers
+        if is_last and file.is_dirty and file.parent is not None and not was_tried:
             self._sending.send_soon(file)
         if not file.opens:
             self.let_go(file)
@@ -369,9 +379,11 @@ class Files:
         local.mtime_ns = local.ctime_ns = now_ns()
 
     def touch_directory(self, directory: Directory) -> None:
-        """An entry of *directory* came or went now."""
-        if directory.local is not None:
-            directory.local.mtime_ns = directory.local.ctime_ns = now_ns()
+        """An entry of *directory* came or went now: like on a disk, it stays when it is empty."""
+        if directory.container is not None:
+            local = self._namespace.local(directory)
+            local.mtime_ns = local.ctime_ns = now_ns()
+            self._namespace.save(directory)
 
     async def _make_spool(self, file: File, *, keep: int | None) -> None:
         """Give *file* a spool that may be written, beginning with its content.

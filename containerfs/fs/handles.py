@@ -32,13 +32,17 @@ class FileHandle:
 
 
 class DirectoryHandle:
-    """An open directory: what it held when it was opened, or last rewound."""
+    """An open directory: the names that it held when it was opened, or last rewound.
+
+    Attributes:
+        entries: Each with the node that it means whatever happens: "." and ".." have one.
+    """
 
     __slots__ = ("directory", "entries")
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
-        self.entries: list[tuple[str, Node]] = []
+        self.entries: list[tuple[str, Node | None]] = []
 
 
 class Handles(Generic[HandleT]):

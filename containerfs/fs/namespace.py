@@ -183,6 +183,7 @@ class Namespace:
         """Show *remote* as directory *name*."""
         ino = self.inodes.allocate(remote.id, "")
         container = ContainerDirectory(ino=ino, name=name, parent=None, remote=remote)
+        container.local = self._state.node(remote.id, "")
         self.inodes.add(container)
         self.root.attach(container, name)
         self.containers[remote.id] = container
@@ -241,8 +242,11 @@ class Namespace:
         container.restored = True
         remembered = self._state.nodes(container.remote.id)
         for path, local in sorted(remembered.items()):
+            if not path:
+                continue  # the container itself
             if local.kind == "directory":
-                self._directory(container, path).local = local
+                directory = self._directory(container, path, local)
+                directory.local, local.ino = local, directory.ino
             elif local.kind == "symlink":
                 directory, name = self._place(container, path)
                 link = Symlink(
@@ -443,8 +447,9 @@ class Namespace:
                     if each.remote is not None:
                         target.files[each.remote.id] = each
                     if each.entry is not None:
-                        each.entry.container_id, each.entry.path = target.remote.id, each.path
-                        self._journal.update(each.entry)
+                        self._journal.update(
+                            each.entry, container_id=target.remote.id, path=each.path
+                        )
                 self.save(each)
         log.debug("moved %r to %r", old_path, node.path)
 
@@ -521,7 +526,9 @@ class Namespace:
         parent, _, name = path.rpartition("/")
         return self._directory(container, parent), name
 
-    def _directory(self, container: ContainerDirectory, path: str) -> Directory:
+    def _directory(
+        self, container: ContainerDirectory, path: str, local: LocalNode | None = None
+    ) -> Directory:
         """The directory at *path*, made with those above it if need be."""
         directory: Directory = container
         if not path:
@@ -533,9 +540,8 @@ class Namespace:
             if not isinstance(node, Directory):
                 if node is not None:
                     self._make_way(directory, node)
-                node = Directory(
-                    ino=self.inodes.allocate(container.remote.id, done), name=part, parent=None
-                )
+                ino = self._ino(container, done, local if done == path else None)
+                node = Directory(ino=ino, name=part, parent=None)
                 self._add(directory, node, part)
             directory = node
         return directory

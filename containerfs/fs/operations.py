@@ -307,8 +307,10 @@ class Operations(pyfuse3.Operations):
         for position in range(start_id, len(handle.entries)):
             name, node = handle.entries[position]
             is_dot = name in (".", "..")
-            if not is_dot and (node.parent is not handle.directory or node.name != name):
-                continue  # it went, or was renamed, since
+            if not is_dot:  # it may have gone since, or be another one
+                node = handle.directory.children.get(name)
+            if node is None:
+                continue
             if not pyfuse3.readdir_reply(
                 token, to_kernel(name), self._attributes(node), position + 1
             ):
@@ -322,8 +324,9 @@ class Operations(pyfuse3.Operations):
         if directory.parent is not None or directory is self._namespace.root:
             await self._namespace.refresh(directory)
         parent = directory.parent or directory
-        entries: list[tuple[str, Node]] = [(".", directory), ("..", parent)]
-        entries += directory.children.items()
+        entries: list[tuple[str, Node | None]] = [(".", directory), ("..", parent)]
+        # By name, so that a program that opens them in this order is noticed (`Prefetch`).
+        entries += [(name, None) for name in sorted(directory.children)]
         handle.entries = entries
 
     async def releasedir(self, fh: int) -> None:
@@ -340,12 +343,12 @@ class Operations(pyfuse3.Operations):
 
     @boundary()
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        return await self._open(self._inodes[inode], flags)
+        return await self._open(self._inodes[inode], flags, ctx)
 
-    async def _open(self, node: Node, flags: int) -> pyfuse3.FileInfo:
+    async def _open(self, node: Node, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         if not isinstance(node, File):
             raise IsADirectory(node.name)
-        fh, keep_cache = await self._files.open(node, flags)
+        fh, keep_cache = await self._files.open(node, flags, pid=ctx.pid)
         return pyfuse3.FileInfo(fh=fh, keep_cache=keep_cache)
 
     @boundary()
@@ -355,7 +358,7 @@ class Operations(pyfuse3.Operations):
         parent, text = self._inodes.directory(parent_inode), from_kernel(name)
         existing = self._files.existing(parent, text, flags)
         if existing is not None:
-            info = await self._open(existing, flags)
+            info = await self._open(existing, flags, ctx)
             return info, self._known(existing)
         fh, file = self._files.create(parent, text, mode, flags, uid=ctx.uid, gid=ctx.gid)
         return pyfuse3.FileInfo(fh=fh, keep_cache=True), self._known(file)

@@ -336,8 +336,7 @@ class Renaming:
             if isinstance(each, File) and each.entry is not None:
                 held = self._scratch.matches(each.name)
                 if held != each.entry.held:
-                    each.entry.held = held
-                    self._journal.update(each.entry)
+                    self._journal.update(each.entry, held=held)
 
     def _finish(
         self, move: _Move, source: ContainerDirectory, old_ids: tuple[str, ...]
@@ -352,8 +351,7 @@ class Renaming:
         self._sending.replace_remote(file, move.container, remote, [])
         file.true_size = size if remote.size is None else None
         if file.entry is not None:  # written to meanwhile: its close sends it again
-            file.entry.replaces = (remote.id,)
-            self._journal.update(file.entry)
+            self._journal.update(file.entry, replaces=(remote.id,))
         for id in doomed:
             self._metadata.forget(source.remote.id, id)
             self._journal.delete_later(source.remote.id, id)
@@ -363,8 +361,8 @@ class Renaming:
         """What the server has of the replaced file goes: now, or once the new one is there."""
         container = self._namespace.container_of(file)
         if not sent and file.entry is not None:
-            file.entry.replaces = tuple(dict.fromkeys((*file.entry.replaces, *ids)))
-            self._journal.update(file.entry)
+            replaces = tuple(dict.fromkeys((*file.entry.replaces, *ids)))
+            self._journal.update(file.entry, replaces=replaces)
             for id in ids:
                 self._metadata.forget(container.remote.id, id)
             return []

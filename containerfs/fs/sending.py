@@ -24,7 +24,7 @@ from containerfs.errors import (
     Uncertain,
 )
 from containerfs.fs.layout import newest_first
-from containerfs.fs.names import stripped, upload_name
+from containerfs.fs.names import DATA, components, stripped, upload_name
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.patience import Patience
@@ -63,7 +63,8 @@ class Sending:
         self._patience = patience
         self._empty_delay = empty_delay
         self._delayed: set[int] = set()
-        self._flat: set[str] = set()
+        self._flat: set[str] = set()  # containers that refuse slashes in names
+        self._deep: set[str] = set()  # containers that were seen to keep them
 
     async def send(self, file: File) -> None:
         """Return when the server has what *file* held when this was called.
@@ -94,8 +95,8 @@ class Sending:
         assert spool is not None and entry is not None  # noqa: S101, PT018 - the caller looked
         if container.is_snapshot:
             raise Expired(f"container {container.remote.id} has expired")
-        was_sending, entry.state = entry.state == "sending", "sending"
-        self._journal.update(entry)
+        was_sending = entry.state == "sending"
+        self._journal.update(entry, state="sending")
         spool.frozen = True
         try:
             remote = await self.put(
@@ -136,20 +137,33 @@ class Sending:
                 fd=fd,
                 size=size,
                 known=partial(self._own_ids, container),
+                is_named=partial(self._is_named, container, name),
                 may_be_there=may_be_there,
                 progress=progress,
             )
             try:
-                return await send(name=name)
+                remote = await send(name=name)
             except Expired:
                 self._namespace.expire(container)
                 raise
             except Invalid:
                 if name == base:
                     raise
-            remote = await send(name=base)
-            self._flat.add(container.remote.id)
+                remote = await send(name=base)
+                self._flat.add(container.remote.id)
+        if len(stripped(remote.path, id=remote.id) or ()) > 1:
+            self._deep.add(container.remote.id)
         return remote
+
+    def _is_named(self, container: ContainerDirectory, name: str, file: RemoteFile) -> bool:
+        """Whether *file* has the path that an upload as *name* gets, or its base name alone."""
+        named = [name]
+        if container.remote.id not in self._deep:
+            named.append(name.rpartition("/")[2])
+        wanted = [components(f"{DATA}{each}", id=file.id) for each in named]
+        return (
+            components(file.path, id=file.id) in wanted or stripped(file.path, id=file.id) in wanted
+        )
 
     def _own_ids(self, container: ContainerDirectory) -> set[str]:
         """The objects of *container* that are known to be something that was sent before."""
@@ -157,10 +171,12 @@ class Sending:
         return {local.file_id for local in remembered if local.file_id is not None}
 
     def _failed(self, file: File, entry: Entry, error: FileSystemError) -> None:
-        if not isinstance(error, Uncertain | TimedOut):
-            entry.state = "dirty"
-        file.error = entry.error = str(error)
-        self._journal.update(entry)
+        file.error = str(error)
+        state = entry.state if isinstance(error, Uncertain | TimedOut) else "dirty"
+        try:
+            self._journal.update(entry, state=state, error=file.error)
+        except FileSystemError as exc:
+            log.warning("%r: its state could not be recorded: %s", entry.path, exc)
         if error.retriable:
             self._uploader.retry_later(entry, partial(self._send_again, file))
 
@@ -187,8 +203,7 @@ class Sending:
             if is_newest:
                 self._journal.forget(entry)
             else:
-                entry.state, entry.replaces, entry.error = "dirty", (remote.id,), None
-                self._journal.update(entry)
+                self._journal.update(entry, state="dirty", replaces=(remote.id,), error=None)
             self.replace_remote(file, container, remote, replaced)
         file.error, entry.failures = None, 0
         if is_newest:

@@ -9,7 +9,10 @@ that is held is never sent: editors' and tools' temporary files.
 import json
 import os
 import sqlite3
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal(
@@ -45,10 +48,19 @@ class Entry:
 
 
 class Journal:
-    """The entries, in memory and in the state database at once."""
+    """The entries, in memory and in the state database at once: one never without the other."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        on_rollback: Callable[[Callable[[], None]], None] = lambda undo: None,
+    ) -> None:
+        """Args:
+        on_rollback: Has its argument called when the transaction under way is rolled back.
+        """
         self._connection = connection
+        self._on_rollback = on_rollback
         connection.executescript(SCHEMA)
         self._entries = {row[0]: _entry(row) for row in connection.execute("SELECT * FROM journal")}
         self._deletions: dict[tuple[str, str], None] = dict.fromkeys(
@@ -84,10 +96,18 @@ class Journal:
             held=held,
         )
         self._entries[entry.id] = entry
+        self._on_rollback(partial(self._entries.pop, entry.id, None))
         return entry
 
-    def update(self, entry: Entry) -> None:
-        """Record the entry as it is now."""
+    def update(self, entry: Entry, **changes: Any) -> None:
+        """Record the entry with *changes*, and let it be so; else it stays as it was."""
+        changed = replace(entry, **changes)
+        self._write(changed)
+        before = {name: getattr(entry, name) for name in changes}
+        _assign(entry, changes)
+        self._on_rollback(partial(_assign, entry, before))
+
+    def _write(self, entry: Entry) -> None:
         self._connection.execute(
             "UPDATE journal SET container = ?, path = ?, spool = ?, state = ?, replaces = ?, "
             "held = ?, error = ? WHERE id = ?",
@@ -106,14 +126,20 @@ class Journal:
     def forget(self, entry: Entry) -> None:
         """The server has it, or nobody wants it any more."""
         self._connection.execute("DELETE FROM journal WHERE id = ?", (entry.id,))
-        self._entries.pop(entry.id, None)
+        if self._entries.pop(entry.id, None) is not None:
+            self._on_rollback(partial(self._restore, entry))
+
+    def _restore(self, entry: Entry) -> None:
+        self._entries[entry.id] = entry
 
     def delete_later(self, container_id: str, file_id: str) -> None:
         """Record an object that must still be deleted."""
         self._connection.execute(
             "INSERT OR IGNORE INTO deletions VALUES(?, ?)", (container_id, file_id)
         )
-        self._deletions[container_id, file_id] = None
+        if (container_id, file_id) not in self._deletions:
+            self._deletions[container_id, file_id] = None
+            self._on_rollback(partial(self._deletions.pop, (container_id, file_id), None))
 
     def deleted(self, container_id: str, file_id: str) -> None:
         """The object is gone."""
@@ -122,6 +148,11 @@ class Journal:
                 "DELETE FROM deletions WHERE container = ? AND id = ?", (container_id, file_id)
             )
             del self._deletions[container_id, file_id]
+
+
+def _assign(entry: Entry, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(entry, name, value)
 
 
 def _entry(row: tuple[int, str, bytes, str, str, str, int, str | None]) -> Entry:

@@ -65,7 +65,7 @@ class Spool:
         """
         fd = self.fd
         self.generation += 1
-        end = offset + len(data)
+        end = offset + len(data) if data else 0
         try:
             count = os.pwrite(fd, data, offset)
             while count < len(data):
@@ -136,12 +136,11 @@ class SpoolDirectory:
             NoSpace, LocalFault: It can't be made; nothing is left of it.
         """
         spool = self.new()
-        copy = partial(_copy, fd, spool.fd, size)
         try:
             if size <= _COPY_CHUNK:
-                copy()
+                _copy(fd, spool.fd, size)
             else:
-                await trio.to_thread.run_sync(copy)
+                await _copy_in_thread(fd, spool.fd, size)
         except BaseException as exc:
             spool.discard()
             if isinstance(exc, OSError):
@@ -165,6 +164,15 @@ class SpoolDirectory:
                 os.unlink(entry.path)
 
 
+async def _copy_in_thread(source: int, target: int, size: int) -> None:
+    """`_copy`; whoever owns *source* may close it meanwhile."""
+    own = os.dup(source)
+    try:
+        await trio.to_thread.run_sync(_copy, own, target, size)
+    finally:
+        os.close(own)
+
+
 def _copy(source: int, target: int, size: int) -> None:
     """Copy by the kernel where it can (a reflink where the disk has them), else by reading."""
     done = _copy_with(partial(os.copy_file_range, source, target), size)
@@ -172,8 +180,7 @@ def _copy(source: int, target: int, size: int) -> None:
         data = os.pread(source, min(_COPY_CHUNK, size - done), done)
         if not data:
             raise LocalFault(f"the cached copy ends at {done} of {size} bytes")
-        os.pwrite(target, data, done)
-        done += len(data)
+        done += os.pwrite(target, data, done)  # on a full disk, less than all of it
 
 
 def _copy_with(copy_range: Callable[[int, int, int], int], size: int) -> int:

@@ -43,6 +43,7 @@ class Uploader:
         fd: int,
         size: int,
         known: Callable[[], Collection[str]],
+        is_named: Callable[[RemoteFile], bool],
         may_be_there: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> RemoteFile:
@@ -50,6 +51,7 @@ class Uploader:
 
         Args:
             known: Tells the ids of files that are something else, where it comes to that.
+            is_named: Whether a file has the path that this upload would get.
             may_be_there: An earlier attempt may have arrived: look before sending.
             progress: Told the bytes sent so far; they begin anew when it is sent again.
 
@@ -59,7 +61,9 @@ class Uploader:
         Raises:
             FileSystemError: The server has nothing of it, or what it has was removed again.
         """
-        find = partial(self._find, container_id, name=name, fd=fd, size=size, known=known)
+        find = partial(
+            self._look, container_id, name=name, fd=fd, size=size, known=known, is_named=is_named
+        )
         file = await find() if may_be_there else None
         for wait in (*RESEND_WAITS, None):
             if file is not None:
@@ -81,7 +85,7 @@ class Uploader:
             raise ServerFault(f"the server kept {file.size} of {size} bytes of {name!r}")
         return file
 
-    async def _find(
+    async def _look(
         self,
         container_id: str,
         *,
@@ -89,14 +93,25 @@ class Uploader:
         fd: int,
         size: int,
         known: Callable[[], Collection[str]],
+        is_named: Callable[[RemoteFile], bool],
     ) -> RemoteFile | None:
-        """The object that a POST with a lost answer made: by its name, length and content."""
-        base, others = name.rpartition("/")[2], known()
-        for file in await all_files(self._client, container_id):
-            fits = file.id not in others and file.path.endswith(base)
-            if fits and file.size in (None, size) and await self._holds(file, fd, size):
-                log.info("the upload of %r had arrived, as %s", name, file.id)
-                return file
+        """The object that a POST with a lost answer made: by its name, length and content.
+
+        Raises:
+            Uncertain: The server could not be asked: it still may be there.
+        """
+        try:
+            listed = await all_files(self._client, container_id)
+            others = {*known(), *(id for _, id in self._journal.deletions)}
+            for file in listed:
+                fits = file.id not in others and file.size in (None, size) and is_named(file)
+                if fits and await self._holds(file, fd, size) and file.id not in known():
+                    log.info("the upload of %r had arrived, as %s", name, file.id)
+                    return file
+        except (Expired, NotFound):
+            raise
+        except FileSystemError as exc:
+            raise Uncertain(f"whether {name!r} has arrived is not known: {exc}") from exc
         return None
 
     async def _holds(self, file: RemoteFile, fd: int, size: int) -> bool:

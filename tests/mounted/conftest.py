@@ -113,8 +113,8 @@ class Mount:
                 [
                     *(COMMAND, "mount", *self._words),
                     *(
-                        f"--{name.replace('_', '-')}={self._options[name]}"
-                        for name in self._options
+                        f"--{name.replace('_', '-')}" + (f"={value}" if value is not True else "")
+                        for name, value in self._options.items()
                     ),
                     str(self.path),
                 ],
@@ -327,7 +327,7 @@ def try_mount(
     def attempt(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [COMMAND, "mount", *map(str, words), str(path)],
-            env=environ | env,
+            env=environ | {"CONTAINERFS_LOG_LEVEL": "warning"} | env,
             capture_output=True,
             text=True,
             timeout=PATIENCE,

@@ -2,45 +2,51 @@
 
 import ctypes
 import os
+import struct
 import subprocess
 import sys
 
 import pytest
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-LIBC.opendir.restype = LIBC.readdir.restype = ctypes.c_void_p
-LIBC.telldir.restype = ctypes.c_long
-for name in ("readdir", "closedir", "rewinddir", "telldir"):
-    getattr(LIBC, name).argtypes = [ctypes.c_void_p]
-LIBC.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
-
 AT_FDCWD = -100
 NOREPLACE, EXCHANGE = 1, 2
 
 
 class Stream:
-    """A directory stream of the C library."""
+    """A directory read a few entries at a time: the C library would take them by the megabyte."""
 
     def __init__(self, path):
-        self.dir = LIBC.opendir(os.fsencode(path))
-        assert self.dir
+        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self.position = 0
+        self.pending = []
 
     def read(self):
-        entry = LIBC.readdir(self.dir)
-        # struct dirent: ino, off, reclen, type, name. Source: readdir(3).
-        return ctypes.string_at(entry + 19) if entry else None
+        """The next name; None at the end."""
+        if not self.pending:
+            buffer = ctypes.create_string_buffer(1024)
+            count = LIBC.getdents64(self.fd, buffer, len(buffer))
+            assert count >= 0
+            offset = 0
+            while offset < count:  # struct linux_dirent64. Source: getdents(2).
+                _, position, length, _ = struct.unpack_from("<QqHB", buffer, offset)
+                name = ctypes.string_at(ctypes.addressof(buffer) + offset + 19)
+                self.pending.append((name, position))
+                offset += length
+        if not self.pending:
+            return None
+        name, self.position = self.pending.pop(0)
+        return name
 
     def rest(self):
         return list(iter(self.read, None))
 
     def tell(self):
-        return LIBC.telldir(self.dir)
+        return self.position
 
     def seek(self, position):
-        LIBC.seekdir(self.dir, position)
-
-    def rewind(self):
-        LIBC.rewinddir(self.dir)
+        os.lseek(self.fd, position, os.SEEK_SET)
+        self.pending, self.position = [], position
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ def stream():
 
     yield stream
     for each in streams:
-        LIBC.closedir(each.dir)
+        os.close(each.fd)
 
 
 @pytest.fixture
@@ -126,7 +132,7 @@ def test_a_place_in_a_directory_can_be_returned_to(box, stream):
         assert listing.rest() == entries[index:]
     os.unlink(box / ".3.swp")
     scratch_files(box, 1, start=700)
-    listing.rewind()
+    listing.seek(0)
     assert set(listing.rest()) == (set(entries) - {b".3.swp"}) | {b".700.swp"}
 
 
@@ -258,10 +264,9 @@ def things(box):
 )
 def test_rename_answers_as_a_disk_does(things, errno_of, old, new, expected):
     before = sorted(os.walk(things))
-    assert errno_of(os.rename, things / old, f"{things}/{new}") == expected
+    assert errno_of(os.rename, f"{things}/{old}", f"{things}/{new}") == expected
     if expected:
         assert sorted(os.walk(things)) == before
-    assert errno_of(os.rename, f"{things}/{old}", f"{things}/{new}") in (expected, "ENOENT", None)
 
 
 def test_noreplace_renames_onto_a_free_name_only(things, rename2, errno_of, sent):
@@ -317,7 +322,7 @@ def test_the_wrong_kind_of_thing_is_refused(things, errno_of):
     assert errno_of(os.rmdir, things / "link") == "ENOTDIR"
     assert errno_of(os.rmdir, things / "full") == "ENOTEMPTY"
     assert errno_of(os.rmdir, things / "absent") == "ENOENT"
-    assert errno_of(os.rmdir, things / "empty" / ".") == "EINVAL"
+    assert errno_of(os.rmdir, f"{things}/empty/.") == "EINVAL"
     assert errno_of(os.unlink, things / "empty") == "EISDIR"
     assert errno_of(os.unlink, things / "absent") == "ENOENT"
     assert errno_of(os.unlink, things / "file" / "x") == "ENOTDIR"
@@ -355,7 +360,7 @@ def test_names_of_255_bytes_work_and_longer_ones_are_refused(box, errno_of, name
 
 def test_a_read_only_mount_takes_no_change(mount, server, errno_of):
     server.write(server.new_container("box"), "/mnt/data/file", b"x")
-    box = mount(ro="true") / "box"
+    box = mount(ro=True) / "box"
     assert (box / "file").read_bytes() == b"x"
     assert errno_of(os.open, box / "file", os.O_WRONLY) == "EROFS"
     assert errno_of(os.open, box / "new", os.O_WRONLY | os.O_CREAT) == "EROFS"

@@ -3,6 +3,7 @@
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -14,8 +15,11 @@ def content_of(length, *, seed=b"x"):
 
 def used(cache):
     """Bytes on disk of all cached content."""
-    files = [path for path in cache.rglob("content/*") if path.is_file()]
-    return sum(os.stat(path).st_size for path in files)
+    size = 0
+    for path in cache.rglob("content/*"):
+        with suppress(FileNotFoundError):
+            size += os.stat(path).st_size
+    return size
 
 
 def test_a_file_is_fetched_once(server, mount, eventually, run):
@@ -123,7 +127,7 @@ def test_a_size_that_the_server_does_not_tell_is_found_out_when_asked_for(
         (40_000, {"content_length": False}, []),
         (None, {}, [{"kind": "endless"}]),
         (None, {}, [{"kind": "answer", "status": 200, "body": '{"error": "no such file"}'}]),
-        (None, {}, [{"kind": "cut", "at": 100}]),
+        (None, {}, [{"kind": "cut", "at": 0}]),
     ],
 )
 def test_a_wrong_length_is_an_error(server, mount, errno_of, eventually, told, behaviours, faults):

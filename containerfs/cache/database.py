@@ -1,0 +1,92 @@
+"""The SQLite connection of the state database, whose failures are failures of our own disk."""
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from containerfs.errors import LocalFault, from_os_error
+
+
+class Cursor(sqlite3.Cursor):
+    """A cursor that raises NoSpace and LocalFault where SQLite fails."""
+
+    def execute(self, statement: str, values: Any = ()) -> Self:
+        with _told():
+            return super().execute(statement, values)
+
+    def executemany(self, statement: str, rows: Any) -> Self:
+        with _told():
+            return super().executemany(statement, rows)
+
+    def executescript(self, script: str) -> Self:
+        with _told():
+            return super().executescript(script)
+
+    def fetchone(self) -> Any:
+        with _told():
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with _told():
+            return super().fetchall()
+
+    def __next__(self) -> Any:
+        with _told():
+            return super().__next__()
+
+
+class Connection(sqlite3.Connection):
+    """A connection to the state database; every statement commits by itself, or in `BEGIN`."""
+
+    def cursor(self, factory: type[sqlite3.Cursor] = Cursor) -> Any:  # type: ignore[override]  # typeshed has overloads for the default
+        return super().cursor(factory)
+
+
+def connected(path: Path, *, schema: str = "") -> Connection:
+    """Open, or make, the database at *path*; the caller closes it.
+
+    A commit survives the end of the process at once (it is in the kernel), and a power cut from
+    the next `durably`, or checkpoint, on.
+
+    Raises:
+        LocalFault, NoSpace: It can't be opened.
+    """
+    with _told():
+        connection = sqlite3.connect(path, isolation_level=None, factory=Connection)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(schema)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def durably(connection: sqlite3.Connection) -> Iterator[None]:
+    """Have every commit inside on the disk, with all before it, when it returns.
+
+    Source: SQLite, "PRAGMA synchronous": in WAL mode FULL syncs the log at each commit.
+    """
+    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        code = getattr(exc, "sqlite_errorcode", None)
+        what = "the state database"
+        if code == sqlite3.SQLITE_FULL:
+            raise from_os_error(OSError(errno.ENOSPC, str(exc)), what) from exc
+        name = getattr(exc, "sqlite_errorname", "")
+        raise LocalFault(f"{what}: {exc} {name}".rstrip()) from exc

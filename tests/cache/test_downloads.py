@@ -1,0 +1,325 @@
+"""Downloads from the real server: one stream for many readers, and never wrong content."""
+
+import os
+
+import pytest
+import trio
+
+from containerfs.api.types import RemoteFile
+from containerfs.cache.content import ContentStore
+from containerfs.cache.downloads import UNDECLARED_HOLD, Downloads
+from containerfs.errors import Expired, FileSystemError, NotFound, ServerFault, TooLarge
+
+BIG = 3 << 20
+
+
+@pytest.fixture
+def store(tmp_path, state) -> ContentStore:
+    return ContentStore(
+        directory=tmp_path / "content", connection=state.connection, limit=64 << 20
+    )
+
+
+@pytest.fixture
+def downloads(client, store, nursery) -> Downloads:
+    return Downloads(client=client, store=store, nursery=nursery, max_size=8 << 20)
+
+
+@pytest.fixture
+def upload(service, box, client):
+    """Puts a file on the server; the object as it is listed, with members changed."""
+
+    def put(data: bytes, **members) -> RemoteFile:
+        told = service.write(box, "/mnt/data/file", data)
+        values = {
+            "id": told["id"],
+            "container_id": box,
+            "path": told["path"],
+            "size": told["bytes"],
+            "created": told["created_at"],
+            "source": told["source"],
+        }
+        return RemoteFile(**(values | members))
+
+    return put
+
+
+async def fetch(downloads: Downloads, file: RemoteFile, *, end: int = 1 << 30) -> bytes:
+    download = downloads.join(file)
+    try:
+        await download.wait_for(end)
+        return os.pread(download.content.fd, download.available, 0)
+    finally:
+        downloads.leave(download)
+
+
+def is_kept(store: ContentStore, file: RemoteFile) -> bool:
+    content = store.pin(file)
+    if content is not None:
+        store.unpin(content)
+    return content is not None
+
+
+async def test_content_arrives_whole_and_is_kept(downloads, store, upload):
+    data = os.urandom(BIG)
+    file = upload(data)
+    assert await fetch(downloads, file) == data
+    content = store.pin(file)
+    assert content is not None
+    assert content.read(0, BIG) == data
+    store.unpin(content)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+async def test_tiny_files_arrive(downloads, store, upload, size):
+    file = upload(b"x" * size)
+    assert await fetch(downloads, file) == b"x" * size
+    assert is_kept(store, file)
+
+
+async def test_many_readers_share_one_request(downloads, service, upload):
+    data = os.urandom(BIG)
+    file = upload(data)
+    answers = []
+
+    async def read() -> None:
+        answers.append(await fetch(downloads, file))
+
+    async with trio.open_nursery() as readers:
+        for _ in range(20):
+            readers.start_soon(read)
+    assert answers == [data] * 20
+    assert len(service.requests("content")) == 1
+
+
+async def test_bytes_can_be_read_while_the_rest_still_arrives(downloads, service, upload):
+    data = os.urandom(BIG)
+    file = upload(data)
+    service.set_faults({"kind": "stall-body", "operation": "content", "at": 1 << 20})
+    download = downloads.join(file)
+    await download.wait_for(1000)
+    assert os.pread(download.content.fd, 1000, 0) == data[:1000]
+    assert not download.content.complete
+    assert await download.wait_for_size() == BIG
+    downloads.leave(download)
+
+
+async def test_a_cancelled_reader_does_not_cancel_the_others(downloads, service, upload):
+    data = os.urandom(BIG)
+    file = upload(data)
+    service.set_faults(
+        {"kind": "stall-body", "operation": "content", "at": 1000, "seconds": 0.2}
+    )
+    got = []
+
+    async def read(task_status: trio.TaskStatus) -> None:
+        download = downloads.join(file)
+        try:
+            with trio.CancelScope() as scope:
+                task_status.started((download, scope))
+                await download.wait_for(BIG)
+                got.append(os.pread(download.content.fd, BIG, 0))
+        finally:
+            downloads.leave(download)
+
+    async with trio.open_nursery() as readers:
+        download, scope = await readers.start(read)
+        await readers.start(read)
+        await download.wait_for(500)
+        scope.cancel()
+    assert got == [data]
+    assert len(service.requests("content")) == 1
+
+
+@pytest.mark.parametrize("is_range_granted", [True, False])
+@pytest.mark.parametrize("at", [1, 1 << 20, BIG - 1])
+async def test_a_broken_stream_is_taken_up_again(
+    downloads, service, store, upload, is_range_granted, at
+):
+    data = os.urandom(BIG)
+    file = upload(data)
+    service.set_behaviours(range=is_range_granted)
+    service.set_faults({"kind": "cut", "operation": "content", "at": at, "count": 1})
+    assert await fetch(downloads, file) == data
+    assert is_kept(store, file)
+    statuses = [request["status"] for request in service.requests("content")]
+    assert statuses == [200, 206 if is_range_granted else 200]
+
+
+async def test_a_stream_that_breaks_each_time_fails_in_the_end(downloads, service, store, upload):
+    file = upload(os.urandom(BIG))
+    service.set_faults({"kind": "cut", "operation": "content", "at": 0})
+    with pytest.raises(FileSystemError):
+        await fetch(downloads, file)
+    assert not is_kept(store, file)
+
+
+async def test_who_wants_only_what_came_before_the_break_gets_it(downloads, service, upload):
+    data = os.urandom(BIG)
+    file = upload(data)
+    service.set_faults({"kind": "cut", "operation": "content", "at": 1 << 20})
+    download = downloads.join(file)
+    await download.wait_for(1000)
+    assert os.pread(download.content.fd, 1000, 0) == data[:1000]
+    downloads.leave(download)
+
+
+@pytest.mark.parametrize("listed", [999, 1001, 0, 10**12])
+@pytest.mark.parametrize("tells_length", [True, False])
+async def test_a_body_of_another_length_than_listed_is_an_error(
+    downloads, service, store, upload, listed, tells_length
+):
+    service.set_behaviours(content_length=tells_length)
+    file = upload(bytes(1000), size=listed)
+    with pytest.raises(ServerFault):
+        await fetch(downloads, file)
+    assert not is_kept(store, file)
+
+
+async def test_an_error_text_with_status_200_is_never_content(downloads, service, store, upload):
+    file = upload(b"content")
+    service.set_behaviours(errors_as_200=True)
+    service.call("DELETE", f"/v1/containers/{file.container_id}/files/{file.id}")
+    with pytest.raises(FileSystemError):
+        await fetch(downloads, file)
+    assert not is_kept(store, file)
+
+
+async def test_an_error_text_with_status_200_is_no_content_of_unknown_size_either(
+    downloads, service, store, upload
+):
+    file = upload(b"content", size=None)
+    service.set_behaviours(errors_as_200=True)
+    service.call("DELETE", f"/v1/containers/{file.container_id}/files/{file.id}")
+    with pytest.raises(NotFound):
+        await fetch(downloads, file)
+    with pytest.raises(NotFound):
+        await downloads.probe(file)
+    assert not is_kept(store, file)
+
+
+async def test_json_that_is_content_stays_content(downloads, store, upload):
+    data = b'{"error": {"message": "this is what the file says", "code": "404"}}'
+    assert await fetch(downloads, upload(data)) == data
+    assert await fetch(downloads, upload(data, size=None)) == data
+
+
+@pytest.mark.parametrize("size", [0, 5, UNDECLARED_HOLD + 5])
+async def test_content_without_a_declared_length_arrives_whole(
+    downloads, service, store, upload, size
+):
+    service.set_behaviours(content_length=False)
+    data = os.urandom(size)
+    for file in (upload(data), upload(data, size=None)):
+        assert await fetch(downloads, file) == data
+        assert is_kept(store, file)
+        assert store.size_of(file) == size
+
+
+async def test_content_without_a_length_that_breaks_off_is_an_error(
+    downloads, service, store, upload
+):
+    service.set_behaviours(content_length=False)
+    file = upload(bytes(BIG), size=None)
+    service.set_faults({"kind": "cut", "operation": "content", "at": 1000})
+    with pytest.raises(FileSystemError):
+        await fetch(downloads, file)
+    assert not is_kept(store, file)
+
+
+async def test_content_that_never_ends_is_an_error(downloads, service, store, upload):
+    file = upload(b"content", size=None)
+    service.set_faults({"kind": "endless", "operation": "content"})
+    with pytest.raises(TooLarge):
+        await fetch(downloads, file)
+    assert not is_kept(store, file)
+
+
+async def test_a_file_that_changes_between_two_streams_is_not_mixed(
+    downloads, service, store, box, upload
+):
+    file = upload(b"a" * BIG, size=None)
+    service.set_faults(
+        {"kind": "cut", "operation": "content", "at": 2 << 20, "count": 1}
+    )
+    service.set_behaviours(range=False)
+    download = downloads.join(file)
+    await download.wait_for(1 << 20)
+    # While the download waits before its second stream, the file becomes another, shorter one.
+    service.admin(
+        "PUT", f"/admin/files/{box}/{file.id}", {"content_base64": "YmI=", "same_id": True}
+    )
+    with pytest.raises(ServerFault):
+        await download.wait_for(1 << 30)
+    downloads.leave(download)
+    assert not is_kept(store, file)
+
+
+async def test_a_file_that_the_server_does_not_have_is_not_found(downloads, service, upload):
+    file = upload(b"content")
+    service.call("DELETE", f"/v1/containers/{file.container_id}/files/{file.id}")
+    with pytest.raises(NotFound):
+        await fetch(downloads, file)
+    with pytest.raises(NotFound):
+        await downloads.probe(file)
+
+
+async def test_content_of_an_expired_container_is_expired(downloads, service, upload):
+    file = upload(b"content")
+    service.expire(file.container_id)
+    with pytest.raises(Expired):
+        await fetch(downloads, file)
+
+
+async def test_a_failed_download_is_begun_anew_by_the_next_reader(downloads, service, upload):
+    file = upload(b"content")
+    service.set_faults({"kind": "status", "status": 403, "operation": "content", "count": 1})
+    with pytest.raises(FileSystemError):
+        await fetch(downloads, file)
+    assert await fetch(downloads, file) == b"content"
+
+
+async def test_a_failure_reaches_every_reader(downloads, service, upload):
+    file = upload(b"content")
+    service.set_faults({"kind": "status", "status": 403, "operation": "content"})
+    failures = []
+
+    async def read() -> None:
+        try:
+            await fetch(downloads, file)
+        except FileSystemError as exc:
+            failures.append(exc)
+
+    async with trio.open_nursery() as readers:
+        for _ in range(3):
+            readers.start_soon(read)
+    assert len(failures) == 3
+    assert len({id(failure) for failure in failures}) == 3  # none raises another's traceback
+    assert len(service.requests("content")) == 1
+
+
+# Sizes that are not listed.
+
+
+@pytest.mark.parametrize("is_range_granted", [True, False])
+async def test_a_size_is_found_out_by_one_short_request(
+    downloads, service, store, upload, is_range_granted
+):
+    service.set_behaviours(range=is_range_granted)
+    file = upload(bytes(BIG), size=None)
+    assert await downloads.probe(file) == BIG
+    (request,) = service.requests("content")
+    assert not is_range_granted or request["bytes_out"] == 1
+    assert not is_kept(store, file)
+
+
+async def test_the_size_of_an_empty_file_is_found_out(downloads, upload):
+    assert await downloads.probe(upload(b"", size=None)) == 0
+
+
+async def test_a_size_that_is_never_declared_is_found_by_fetching(
+    downloads, service, store, upload
+):
+    service.set_behaviours(content_length=False, range=False)
+    file = upload(b"content", size=None)
+    assert await downloads.probe(file) == 7

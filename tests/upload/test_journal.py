@@ -1,0 +1,190 @@
+"""The journal, cut off at every durable step."""
+
+import shutil
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from containerfs.upload.journal import Entry, Journal
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    return connection
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.sqlite"
+
+
+@pytest.fixture
+def connection(path):
+    connection = connect(path)
+    yield connection
+    connection.close()
+
+
+class CutOff(Exception):  # noqa: N818 - it is the end of the process, not an error
+    """The machine stopped here."""
+
+
+class Cutting:
+    """A connection whose n-th change does not happen any more."""
+
+    def __init__(self, connection: sqlite3.Connection, *, at: int | None) -> None:
+        self._connection = connection
+        self._at = at
+        self.changes = 0
+
+    def executescript(self, script: str) -> Any:
+        return self._connection.executescript(script)
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        if not statement.startswith("SELECT"):
+            self.changes += 1
+            if self.changes == self._at:
+                raise CutOff
+        return self._connection.execute(statement, *values)
+
+
+def begin(journal: Journal, path: str, **members: Any) -> Entry:
+    values = {"container_id": "c", "spool": "a spool", "replaces": (), "held": False}
+    return journal.begin(path=path, **(values | members))
+
+
+def reopened(path: Path, tmp_path: Path) -> Journal:
+    """The journal as a mount after a crash right now finds it."""
+    for leftover in tmp_path.glob("copy.sqlite*"):
+        leftover.unlink()
+    for file in path.parent.glob("state.sqlite*"):
+        if not file.name.endswith("-shm"):  # the index of the log: made anew from it
+            shutil.copy(file, tmp_path / file.name.replace("state", "copy"))
+    connection = connect(tmp_path / "copy.sqlite")
+    journal = Journal(connection)
+    connection.close()
+    return journal
+
+
+NAMES = ["a", "d/e", "é☃", "\udcff\udc80", "x" * 255, "a\nb"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_is_found_again_as_it_was(path, connection, tmp_path, name):
+    journal = Journal(connection)
+    entry = begin(journal, name, replaces=("old", "older", "\u2603"), held=True)
+    (found,) = reopened(path, tmp_path).entries
+    assert found == entry
+    entry.state, entry.error, entry.held = "sending", "why: ☃", False
+    entry.path, entry.container_id, entry.spool = f"{name}2", "d", "other"
+    journal.update(entry)
+    assert reopened(path, tmp_path).entries == [entry]
+    journal.forget(entry)
+    assert reopened(path, tmp_path).entries == []
+    assert journal.entries == []
+
+
+def test_entries_are_kept_in_their_order(path, connection, tmp_path):
+    journal = Journal(connection)
+    entries = [begin(journal, name) for name in NAMES]
+    journal.forget(entries.pop(2))
+    assert journal.entries == entries
+    assert reopened(path, tmp_path).entries == entries
+
+
+def test_how_often_an_entry_failed_is_not_remembered(path, connection, tmp_path):
+    journal = Journal(connection)
+    entry = begin(journal, "a")
+    entry.failures = 7
+    journal.update(entry)
+    (found,) = reopened(path, tmp_path).entries
+    assert found.failures == 0
+
+
+def test_deletions_stay_until_they_are_done(path, connection, tmp_path):
+    journal = Journal(connection)
+    for pair in (("c", "1"), ("c", "2"), ("d", "1"), ("c", "1")):
+        journal.delete_later(*pair)
+    assert journal.deletions == [("c", "1"), ("c", "2"), ("d", "1")]
+    journal.deleted("c", "1")
+    journal.deleted("c", "unknown")
+    assert sorted(reopened(path, tmp_path).deletions) == [("c", "2"), ("d", "1")]
+
+
+def test_ids_are_not_used_again_while_they_mean_something(connection):
+    journal = Journal(connection)
+    first, second = begin(journal, "a"), begin(journal, "b")
+    journal.forget(first)
+    assert begin(journal, "c").id != second.id
+
+
+def life(journal: Journal, connection: Any, acknowledge: Any) -> None:
+    """Two files written, sent and replaced: every kind of step; each is acknowledged when done."""
+    one = begin(journal, "one", replaces=("old",))
+    acknowledge(one)
+    two = begin(journal, "two", spool="first")
+    acknowledge(two)
+    for state, spool in (("sending", "first"), ("dirty", "second")):
+        changed = replace(two, state=state, spool=spool)
+        journal.update(changed)
+        acknowledge(changed)
+    connection.execute("BEGIN IMMEDIATE")
+    journal.forget(one)
+    journal.delete_later("c", "old")
+    connection.execute("COMMIT")
+    acknowledge(None)
+    journal.deleted("c", "old")
+
+
+STEPS = 9  # changes in a life
+
+
+def test_the_life_has_as_many_steps_as_are_cut(connection):
+    counting = Cutting(connection, at=None)
+    life(Journal(counting), counting, lambda _: None)
+    assert counting.changes == STEPS
+
+
+@pytest.mark.parametrize("at", range(1, STEPS + 1))
+def test_cut_off_at_any_step_each_entry_is_whole_or_absent(path, connection, tmp_path, at):
+    cutting = Cutting(connection, at=at)
+    acknowledged: dict[str, Entry] = {}
+    is_one_sent = False
+
+    def acknowledge(entry: Entry | None) -> None:
+        nonlocal is_one_sent
+        if entry is None:
+            is_one_sent = True
+            acknowledged.pop("one")
+        else:
+            acknowledged[entry.path] = replace(entry)
+
+    with pytest.raises(CutOff):
+        life(Journal(cutting), cutting, acknowledge)
+    found = reopened(path, tmp_path)
+    # What was acknowledged is there, as it was acknowledged, and nothing else is.
+    assert {entry.path: entry for entry in found.entries} == acknowledged
+    # The new object's entry goes and the old object's deletion comes in one step.
+    assert bool(found.deletions) == is_one_sent
+
+
+def test_an_entry_that_could_not_be_recorded_is_not_in_memory_either(connection):
+    cutting = Cutting(connection, at=1)
+    journal = Journal(cutting)
+    with pytest.raises(CutOff):
+        begin(journal, "a")
+    assert journal.entries == []
+
+
+def test_an_entry_that_could_not_be_forgotten_is_still_there(path, connection, tmp_path):
+    cutting = Cutting(connection, at=2)
+    journal = Journal(cutting)
+    entry = begin(journal, "a")
+    with pytest.raises(CutOff):
+        journal.forget(entry)
+    assert journal.entries == [entry]
+    assert reopened(path, tmp_path).entries == [entry]
