@@ -7,16 +7,19 @@ mount point, whether or not the mount is running.
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from containerfs.cache.state import open_state
 from containerfs.errors import Busy, LocalFault, NotFound, from_os_error
 from containerfs.upload.journal import Entry, Journal
 
 STATE = "state.sqlite"
+FOLDERS = ("content", "spool")
 _RECORD = "mount.json"
 
 
@@ -66,10 +69,7 @@ def locked(directory: Path) -> Iterator[None]:
         LocalFault: It is not this user's alone.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise LocalFault(f"{directory} must be yours alone (mode 0700)")
+        _prepare(directory)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(directory / "lock", flags, 0o600)
     except OSError as exc:
@@ -84,12 +84,35 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def _prepare(directory: Path) -> None:
+    """Make the account's folder and those in it, and check that they are this user's alone.
+
+    The cache directory above may be a symbolic link, if the link is this user's too, and others
+    may look into it; but who can write there could put another folder in the place of ours.
+    """
+    above = directory.parent
+    above.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for status in (above.lstat(), above.stat()):
+        is_link = stat.S_ISLNK(status.st_mode)
+        if status.st_uid != os.geteuid() or (status.st_mode & 0o022 and not is_link):
+            raise LocalFault(f"{above} must be yours, and others must not write to it")
+    for each in (directory, *(directory / name for name in FOLDERS)):
+        each.mkdir(mode=0o700, exist_ok=True)
+        status = each.lstat()
+        is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+        if not is_ours or status.st_mode & 0o077:
+            raise LocalFault(f"{each} must be a directory that is yours alone (mode 0700)")
+
+
 def remember(account: Account) -> None:
     """Note in its folder where the account is mounted."""
     facts = {name: value for name, value in asdict(account).items() if name != "directory"}
     draft = account.directory / f"{_RECORD}.new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        draft.write_text(json.dumps(facts))
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, flags, 0o600), "w") as file:
+            json.dump(facts, file)
         draft.replace(account.directory / _RECORD)
     except OSError as exc:
         raise from_os_error(exc, f"writing {draft}") from exc
@@ -132,7 +155,7 @@ def unsent(account: Account) -> list[Unsent]:
     found = []
     for entry in entries:
         spool = account.directory / "spool" / entry.spool
-        container = names.get(entry.container_id, entry.container_id)
+        container = names.get(entry.container_id) or _as_name(entry.container_id)
         path = os.path.join(container, entry.path)
         found.append(Unsent(entry=entry, path=path, spool=spool, size=_size(spool)))
     return found
@@ -155,6 +178,11 @@ def discard(account: Account, *, held: bool) -> int:
     for each in doomed:
         each.spool.unlink(missing_ok=True)
     return len(doomed)
+
+
+def _as_name(id: str) -> str:
+    """A container's id as a name that leads nowhere else, whatever a server makes its ids of."""
+    return quote(id, safe="").replace(".", "%2E")[:255] or "%00"
 
 
 def _size(path: Path) -> int | None:

@@ -135,4 +135,6 @@ def _content_range(response: httpx.Response, what: str) -> tuple[int, int, int |
     if match is None or (response.status_code == 206) != (match[1] is not None):
         raise ServerFault(f"{what}: no content range", request_id=request_id(response))
     total = None if match[3] == "*" else int(match[3])
+    if max(total or 0, int(match[2] or 0)) > LARGEST_SIZE:
+        raise ServerFault(f"{what}: no file is so large", request_id=request_id(response))
     return int(match[1] or 0), int(match[2] or 0), total

@@ -7,6 +7,7 @@ what the answer says, and every field but the ids may be missing.
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from containerfs.api.body import Body, opened, range_header
@@ -70,7 +71,7 @@ class Client:
         if name is not None:
             query["name"] = name
         call = Call(method="GET", path=("containers",), query=query)
-        return _read(call, await self._session.send(call), lambda data: page(data, container))
+        return _page(call, await self._session.send(call), container)
 
     async def create_container(
         self,
@@ -129,8 +130,7 @@ class Client:
         """One page of a container's files; arguments as for `list_containers`."""
         query = _paging(limit, order, after)
         call = Call(method="GET", path=("containers", container_id, "files"), query=query)
-        answer = await self._session.send(call)
-        return _read(call, answer, lambda data: page(data, _file_of(container_id)))
+        return _page(call, await self._session.send(call), _file_of(container_id))
 
     async def upload_file(
         self,
@@ -215,6 +215,10 @@ def _paging(limit: int, order: Order, after: str | None) -> dict[str, str]:
 
 def _file_of(container_id: str) -> Callable[[Any], RemoteFile]:
     return lambda data: remote_file(data, container_id=container_id)
+
+
+def _page(call: Call, answer: Answer, entry: Callable[[Any], T]) -> Page[T]:
+    return replace(_read(call, answer, lambda data: page(data, entry)), size=answer.size)
 
 
 def _read(call: Call, answer: Answer, parse: Callable[[Any], T]) -> T:

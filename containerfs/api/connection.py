@@ -7,7 +7,7 @@ first request, in words that never contain the key.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from containerfs.errors import Invalid
 
@@ -16,6 +16,7 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name, RFC 9110 5.6.2
 _FIELD = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?|")  # its value, ASCII only
 _KEY = re.compile(r"[\x21-\x7e]+")
+_SHORTEST_SECRET = 8  # characters of a header's or a query's value that is taken for one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,21 @@ class Connection:
         if self.project:
             headers["OpenAI-Project"] = self.project
         return {**headers, **self.headers}
+
+    def redacted(self, text: str) -> str:
+        """*text* without the key, and without what headers and query may hold of secrets."""
+        for secret in self._secrets():
+            text = text.replace(secret, "[key]")
+        return text
+
+    def _secrets(self) -> list[str]:
+        values = [value.rpartition(" ")[2] for value in self.headers.values()]
+        values += self.query.values()
+        secrets = {value for value in values if len(value) >= _SHORTEST_SECRET}
+        if self.api_key is not None:
+            secrets.add(self.api_key)
+        spelled = {quote(secret, safe="") for secret in secrets} | secrets
+        return sorted(spelled, key=len, reverse=True)  # what holds another one goes first
 
 
 def _check_url(url: str) -> None:

@@ -54,6 +54,7 @@ class Exchange:
             )
             response = await self._transport.handle_async_request(request)
             if response.status_code not in _REDIRECTS:
+                self._clear(response)
                 return response
             await close(response)
             url = self._next_address(call, url, response)
@@ -61,8 +62,13 @@ class Exchange:
 
     def redacted(self, text: str) -> str:
         """*text* without the key, should the server have repeated it."""
-        key = self._connection.api_key
-        return text.replace(key, "[key]") if key else text
+        return self._connection.redacted(text)
+
+    def _clear(self, response: httpx.Response) -> None:
+        """Take the key out of the headers, which messages quote."""
+        for name in ("x-request-id", "content-encoding"):
+            if name in response.headers:
+                response.headers[name] = self.redacted(response.headers[name])
 
     def _address(self, call: Call) -> httpx.URL:
         base = self._base.raw_path.split(b"?", 1)[0].rstrip(b"/")

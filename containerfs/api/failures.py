@@ -93,7 +93,8 @@ def failure(
 
 
 def _status_of(error: Mapping[str, Any], message: str) -> int:
-    code = str(error.get("code"))
+    told = error.get("code")
+    code = str(told) if isinstance(told, int) else _one_line(told)
     if code.isascii() and code.isdigit() and 400 <= int(code[:4]) <= 599:
         return int(code[:4])
     if "not found" in message.lower():

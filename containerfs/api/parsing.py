@@ -17,8 +17,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LONGEST_ID = 1024  # characters; the longest seen in the wild has 237
 LARGEST_SIZE = 2**63 - 1  # bytes; what a file offset can hold
 LATEST_TIME = 2**33  # Unix seconds, the year 2242; in nanoseconds it still fits the kernel's field
+LONGEST_LIFE = 2**31  # minutes; added to any time it is still a date
 
 
 def parse_json(text: bytes) -> Any:
@@ -44,10 +46,10 @@ def container(data: Any) -> Container:
         id=_id(fields, "container"),
         name=_text(fields.get("name")) or "",
         created=_time(fields.get("created_at")) or 0,
-        status=_text(fields.get("status")) or "running",
+        status=_word(fields.get("status")) or "running",
         last_active=_time(fields.get("last_active_at")),
         expires_after=_minutes(fields.get("expires_after")),
-        memory_limit=_text(fields.get("memory_limit")),
+        memory_limit=_word(fields.get("memory_limit")),
         network_policy=_policy(fields.get("network_policy")),
     )
 
@@ -56,7 +58,7 @@ def remote_file(data: Any, *, container_id: str) -> RemoteFile:
     """One file.
 
     Args:
-        container_id: The container that was asked; it holds where the answer names none.
+        container_id: The container that was asked; what the answer names is not believed.
 
     Raises:
         ServerFault: It is no object, or has no id or path.
@@ -67,11 +69,11 @@ def remote_file(data: Any, *, container_id: str) -> RemoteFile:
         raise ServerFault("a file in the answer has no path")
     return RemoteFile(
         id=_id(fields, "file"),
-        container_id=_text(fields.get("container_id")) or container_id,
+        container_id=container_id,
         path=path,
         size=_integer(fields.get("bytes"), most=LARGEST_SIZE),
         created=_time(fields.get("created_at")) or 0,
-        source=_text(fields.get("source")),
+        source=_word(fields.get("source")),
     )
 
 
@@ -89,8 +91,8 @@ def page(data: Any, entry: Callable[[Any], T]) -> Page[T]:
         raise ServerFault("the answer is not a list")
     return Page(
         data=_usable(entries, entry),
-        first_id=_text(fields.get("first_id")) or None,
-        last_id=_text(fields.get("last_id")) or _last_id(entries),
+        first_id=_usable_id(fields.get("first_id")),
+        last_id=_usable_id(fields.get("last_id")) or _last_id(entries),
         # Where the server does not say, the next page will: an empty one is the end.
         has_more=bool(entries) if fields.get("has_more") is None else fields["has_more"] is True,
     )
@@ -111,7 +113,7 @@ def _usable(entries: list[Any], entry: Callable[[Any], T]) -> tuple[T, ...]:
 
 def _last_id(entries: list[Any]) -> str | None:
     last = entries[-1] if entries else None
-    return (_text(last.get("id")) or None) if isinstance(last, dict) else None
+    return _usable_id(last.get("id")) if isinstance(last, dict) else None
 
 
 def _object(data: Any, kind: str) -> Mapping[str, Any]:
@@ -121,10 +123,22 @@ def _object(data: Any, kind: str) -> Mapping[str, Any]:
 
 
 def _id(fields: Mapping[str, Any], kind: str) -> str:
-    value = fields.get("id")
-    if not isinstance(value, str) or not value:
-        raise ServerFault(f"a {kind} in the answer has no id")
+    value = _usable_id(fields.get("id"))
+    if value is None:
+        raise ServerFault(f"a {kind} in the answer has no usable id")
     return value
+
+
+def _usable_id(value: Any) -> str | None:
+    return _word(value) or None
+
+
+def _word(value: Any) -> str | None:
+    """A short text that is text: half a surrogate pair has no place in an address, or a database."""
+    text = _text(value)
+    if text is None or len(text) > LONGEST_ID or any("\ud800" <= char <= "\udfff" for char in text):
+        return None
+    return text
 
 
 def _text(value: Any) -> str | None:
@@ -142,7 +156,7 @@ def _time(value: Any) -> int | None:
 
 
 def _minutes(value: Any) -> int | None:
-    return _integer(value.get("minutes"), most=LATEST_TIME) if isinstance(value, dict) else None
+    return _integer(value.get("minutes"), most=LONGEST_LIFE) if isinstance(value, dict) else None
 
 
 def _policy(value: Any) -> dict[str, Any] | None:

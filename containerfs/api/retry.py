@@ -114,8 +114,8 @@ def _number(text: str | None, *, scale: float = 1.0) -> float | None:
 
 def _seconds_until(text: str | None, *, now: datetime) -> float | None:
     try:
-        when = parsedate_to_datetime(text or "")
-    except ValueError:
+        when = parsedate_to_datetime((text or "")[:100])
+    except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:  # "-0000" in a date means UTC
         when = when.replace(tzinfo=UTC)

@@ -30,7 +30,8 @@ from containerfs.errors import NotFound, ServerFault
 
 log = logging.getLogger(__name__)
 
-LARGEST_ANSWER = 16 * 1024 * 1024  # bytes of JSON; a page of 100 entries is about 50 KB
+LARGEST_ANSWER = 4 * 1024 * 1024  # bytes of JSON, which takes up to 25 times the memory; 100
+# entries are about 50 KB
 LARGEST_ERROR = 64 * 1024  # bytes of an error's body that are read
 UPLOAD_ATTEMPTS = 5
 
@@ -42,10 +43,12 @@ class Answer:
     Args:
         response: Its status and headers; for content, open and unread.
         data: Its parsed JSON; None for content, and for a deletion that was found done already.
+        size: Bytes of the JSON.
     """
 
     response: httpx.Response
     data: Any = None
+    size: int = 0
 
     @property
     def request_id(self) -> str | None:
@@ -119,7 +122,7 @@ class Session:
             progress.body = call.body()
             await self._limiter.sit_out_pause(schedule.latest(trio.current_time()))
             with trio.move_on_after(_share(call, number, schedule)):
-                return await self._attempt(call, progress)
+                return self._redacted(await self._attempt(call, progress))
             progress.may_have_acted |= progress.body.is_whole
             return refused_by_clock(call, is_whole=progress.body.is_whole)
 
@@ -162,16 +165,17 @@ class Session:
             if call.is_content:
                 check_encoding(response)
                 return Answer(response=response)
-            data = parse_json(await read_body(response, most=LARGEST_ANSWER))
+            text = await read_body(response, most=LARGEST_ANSWER)
+            data = parse_json(text)
         except httpx.TransportError as exc:
             return refused_by_transport(call, exc, is_whole=True)
         except ServerFault as exc:
             return refused_by_nonsense(call, exc, request_id=name)
         error = described_error(data)
         if error is not None:
-            error = self._redacted(error)
+            error = self._cleared(error)
             return refused_by_body(call, response.status_code, error, request_id=name)
-        return Answer(response=response, data=data)
+        return Answer(response=response, data=data, size=len(text))
 
     async def _refusal(self, call: Call, response: httpx.Response) -> Refusal:
         try:
@@ -183,7 +187,7 @@ class Session:
             call,
             response.status_code,
             response.headers,
-            self._redacted(error or {}),
+            self._cleared(error or {}),
             request_id=request_id(response),
         )
 
@@ -196,11 +200,19 @@ class Session:
         elif status < 400 and call.part is None:  # an upload's time is not the server's haste
             self._limiter.answered(after=took)
 
-    def _redacted(self, error: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _cleared(self, error: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The error object with a message without the key, before the message is cut."""
         message = error.get("message")
         if not isinstance(message, str):
             return error
         return {**error, "message": self._exchange.redacted(message)}
+
+    def _redacted(self, outcome: Answer | Refusal) -> Answer | Refusal:
+        """The outcome without the key: a server may repeat it in whatever a message quotes."""
+        if isinstance(outcome, Refusal):
+            error = outcome.error
+            error.args = tuple(self._exchange.redacted(str(arg)) for arg in error.args)
+        return outcome
 
 
 def _share(call: Call, number: int, schedule: Schedule) -> float:

@@ -5,6 +5,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+DEEPEST = 128  # components of a path that are directories of their own
+
 
 class Version(NamedTuple):
     """What tells one content of a file from another: the service has no hash or ETag."""
@@ -30,6 +32,11 @@ class RemoteFile:
         """Changes when the content does."""
         return Version(self.id, self.created, self.size)
 
+    @property
+    def weight(self) -> int:
+        """About the characters that it takes to know it, and the directories above it."""
+        return len(self.id) + len(self.path) * (1 + min(self.path.count("/"), DEEPEST))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
@@ -43,6 +50,11 @@ class Container:
     expires_after: int | None = None  # idle minutes
     memory_limit: str | None = None
     network_policy: dict[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def weight(self) -> int:
+        """About the characters that it takes to know it."""
+        return len(self.id) + len(self.name)
 
     @property
     def is_expired(self) -> bool:
@@ -65,3 +77,4 @@ class Page(Generic[T]):
     first_id: str | None
     last_id: str | None
     has_more: bool
+    size: int = 0  # bytes of the answer

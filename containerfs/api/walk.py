@@ -12,7 +12,11 @@ from typing import Generic, Protocol, TypeVar
 from containerfs.api.types import Page
 from containerfs.errors import Invalid, NotFound, ServerFault
 
-MOST_PAGES = 5000  # half a million entries; a list that goes on is taken for an endless one
+# A list that goes on past one of these is taken for an endless one, or for an attack on our memory.
+MOST_PAGES = 5000
+MOST_ENTRIES = 500_000
+MOST_WEIGHT = 512 * 1024 * 1024  # characters; see the weight of an entry
+MOST_BYTES = 512 * 1024 * 1024  # of JSON
 LONGEST_OVERLAP = 1000  # entries; two walks that share more run side by side and never meet
 
 
@@ -26,6 +30,10 @@ class Entry(Protocol):
     @property
     def created(self) -> int:
         """Unix seconds; 0 where unknown."""
+
+    @property
+    def weight(self) -> int:
+        """Characters it takes to know it, 1 or more."""
 
 
 T = TypeVar("T", bound=Entry)
@@ -57,6 +65,8 @@ class Walk(Generic[T]):
         self._after = start
         self._cursors = {start}
         self._pages = pages
+        self._weight = 0
+        self._size = 0
 
     async def step(self) -> None:
         """Ask for one more page.
@@ -77,6 +87,8 @@ class Walk(Generic[T]):
         known = len(self.found)
         for entry in page.data:
             self._add(entry)
+        self._size += page.size
+        self._check()
         brings_nothing = bool(page.data) and len(self.found) == known
         leads_nowhere = page.last_id is None or page.last_id in self._cursors
         self.is_complete = not page.has_more
@@ -84,9 +96,16 @@ class Walk(Generic[T]):
         self._after = page.last_id
         self._cursors.add(page.last_id)
 
+    def _check(self) -> None:
+        if len(self.found) > MOST_ENTRIES:
+            raise ServerFault(f"a list has more than {MOST_ENTRIES} entries", retriable=False)
+        if self._weight > MOST_WEIGHT or self._size > MOST_BYTES:
+            raise ServerFault("a list is too large to be kept", retriable=False)
+
     def _add(self, entry: T) -> None:
         if entry.id in self.found:
             return
+        self._weight += entry.weight
         if self.last is not None:
             self.is_rising = self.is_rising and self.last.created <= entry.created
             self.is_falling = self.is_falling and self.last.created >= entry.created

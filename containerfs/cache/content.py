@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from containerfs.api.types import RemoteFile
-from containerfs.errors import from_os_error
+from containerfs.errors import LocalFault, NoSpace, from_os_error
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,15 @@ def local_disk(what: str) -> Iterator[None]:
         yield
     except OSError as exc:
         raise from_os_error(exc, what) from exc
+
+
+@contextmanager
+def _not_indexed() -> Iterator[None]:
+    """Go on where the index fails inside: the next mount checks it against what is on disk."""
+    try:
+        yield
+    except (NoSpace, LocalFault) as exc:
+        log.warning("the index of the cache is not up to date: %s", exc)
 
 
 def content_name(file: RemoteFile) -> str:
@@ -192,18 +201,23 @@ class ContentStore:
     def save(self) -> None:
         """Remember for the next mount in which order content was used."""
         rows = [(rank, name) for rank, name in enumerate(self._sizes)]
-        self._connection.execute("BEGIN")
-        self._connection.executemany("UPDATE content SET used = ? WHERE name = ?", rows)
-        self._connection.execute("COMMIT")
+        update = "UPDATE content SET used = ? WHERE name = ?"
+        with _not_indexed():
+            self._connection.execute("BEGIN")
+            try:
+                self._connection.executemany(update, rows)
+            finally:
+                self._connection.execute("COMMIT")
 
     def _index(self, name: str, size: int) -> None:
         self._total += size - self._sizes.pop(name, 0)
         self._sizes[name] = size
-        self._connection.execute(
-            "INSERT OR REPLACE INTO content "
-            "VALUES(?, ?, (SELECT 1 + ifnull(max(used), 0) FROM content))",
-            (name, size),
-        )
+        with _not_indexed():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO content "
+                "VALUES(?, ?, (SELECT 1 + ifnull(max(used), 0) FROM content))",
+                (name, size),
+            )
         self._evict()
 
     def _evict(self) -> None:
@@ -223,4 +237,5 @@ class ContentStore:
 
     def _drop(self, name: str) -> None:
         self._total -= self._sizes.pop(name, 0)
-        self._connection.execute("DELETE FROM content WHERE name = ?", (name,))
+        with _not_indexed():
+            self._connection.execute("DELETE FROM content WHERE name = ?", (name,))

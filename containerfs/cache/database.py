@@ -15,15 +15,18 @@ class Cursor(sqlite3.Cursor):
 
     def execute(self, statement: str, values: Any = ()) -> Self:
         with _told():
-            return super().execute(statement, values)
+            super().execute(statement, values)
+        return self
 
     def executemany(self, statement: str, rows: Any) -> Self:
         with _told():
-            return super().executemany(statement, rows)
+            super().executemany(statement, rows)
+        return self
 
     def executescript(self, script: str) -> Self:
         with _told():
-            return super().executescript(script)
+            super().executescript(script)
+        return self
 
     def fetchone(self) -> Any:
         with _told():

@@ -7,7 +7,8 @@ is replaced by its last listing.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, TypeVar
@@ -16,10 +17,11 @@ import cachetools
 import trio
 
 from containerfs.api.client import Client
-from containerfs.api.listing import all_containers, all_files
+from containerfs.api.listing import all_containers
+from containerfs.api.refresh import files_again
 from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.state import State
-from containerfs.errors import FileSystemError
+from containerfs.errors import FileSystemError, LocalFault, NoSpace
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,15 @@ SAVE_AT_ONCE = 2_000  # entries; longer listings are saved when the mount stops
 
 ROOT = ""  # the key of the list of containers
 EntryT = TypeVar("EntryT", Container, RemoteFile)
+
+
+@contextmanager
+def not_remembered() -> Iterator[None]:
+    """Go on where our own disk fails inside: what is known now holds, the next mount asks anew."""
+    try:
+        yield
+    except (NoSpace, LocalFault) as exc:
+        log.warning("a listing is not kept for the next mount: %s", exc)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,13 +88,13 @@ class _Source(Generic[EntryT]):
     def __init__(
         self,
         *,
-        fetch: Callable[[str], Awaitable[tuple[EntryT, ...]]],
+        fetch: Callable[[str, tuple[EntryT, ...]], Awaitable[tuple[EntryT, ...]]],
         recall: Callable[[str], tuple[EntryT, ...] | None],
         state: State,
         ttl: float,
         capacity: int,
     ) -> None:
-        self._fetch: Callable[[str], Awaitable[tuple[EntryT, ...]]] = fetch
+        self._fetch: Callable[[str, tuple[EntryT, ...]], Awaitable[tuple[EntryT, ...]]] = fetch
         self._recall: Callable[[str], tuple[EntryT, ...] | None] = recall
         self._state = state
         self._ttl = ttl
@@ -153,7 +164,8 @@ class _Source(Generic[EntryT]):
     async def _run(self, key: str, fetch: "_Fetch[EntryT]") -> None:
         begun = trio.current_time()
         try:
-            listed = await self._fetch(key)
+            last = self._last.get(key)
+            listed = await self._fetch(key, () if last is None else last.entries)
         except FileSystemError as exc:
             fetch.error = exc
         except Exception as exc:
@@ -176,7 +188,8 @@ class _Source(Generic[EntryT]):
         changes = self.changes(key)
         deleted = changes.settle(listed, begun=begun)
         if deleted:
-            self._state.forget_tombstones(key, deleted)
+            with not_remembered():
+                self._state.forget_tombstones(key, deleted)
         listing = Listing(changes.overlay(listed), begun + self._ttl)
         self._remember(key, listing)
         return listing
@@ -186,17 +199,19 @@ class _Source(Generic[EntryT]):
         self._last[key] = self._fresh[key] = listing
         if before is not None and before.entries == listing.entries:
             return
+        self._unsaved.add(key)
         if len(listing.entries) <= SAVE_AT_ONCE:
-            self._state.save_listing(key, listing.entries)
-        else:
-            self._unsaved.add(key)
+            with not_remembered():
+                self._state.save_listing(key, listing.entries)
+                self._unsaved.discard(key)
 
     def save(self) -> None:
         """Save what was not saved at each change, and what was changed here since."""
         for key in self._unsaved | self._changes.keys():
             last = self._last_known(key)
             entries = self.changes(key).overlay(() if last is None else last.entries)
-            self._state.save_listing(key, entries)
+            with not_remembered():
+                self._state.save_listing(key, entries)
         self._unsaved.clear()
 
 
@@ -255,11 +270,13 @@ class Metadata:
             source = self._containers if container_id == ROOT else self._files
             source.changes(container_id).deleted[id] = now
 
-    async def _fetch_containers(self, _: str) -> tuple[Container, ...]:
+    async def _fetch_containers(self, _: str, last: tuple[Container, ...]) -> tuple[Container, ...]:
         return await all_containers(self._client)
 
-    async def _fetch_files(self, container_id: str) -> tuple[RemoteFile, ...]:
-        return await all_files(self._client, container_id)
+    async def _fetch_files(
+        self, container_id: str, last: tuple[RemoteFile, ...]
+    ) -> tuple[RemoteFile, ...]:
+        return await files_again(self._client, container_id, last)
 
     async def containers(self, *, fresh: bool = False) -> Listing[Container]:
         """All containers, expired ones too.
@@ -301,7 +318,8 @@ class Metadata:
         changes = self._containers.changes(ROOT)
         changes.created.pop(container_id, None)
         changes.deleted[container_id] = trio.current_time()
-        self._state.add_tombstone(ROOT, container_id)
+        with not_remembered():
+            self._state.add_tombstone(ROOT, container_id)
         self._files.forget(container_id)
 
     def learn(self, file: RemoteFile) -> None:
@@ -309,19 +327,22 @@ class Metadata:
         changes = self._files.changes(file.container_id)
         changes.created[file.id] = (file, trio.current_time())
         if changes.deleted.pop(file.id, None) is not None:
-            self._state.forget_tombstones(file.container_id, [file.id])
+            with not_remembered():
+                self._state.forget_tombstones(file.container_id, [file.id])
 
     def forget(self, container_id: str, file_id: str) -> None:
         """The file was deleted here, or turned out not to exist: hide it."""
         changes = self._files.changes(container_id)
         changes.created.pop(file_id, None)
         changes.deleted[file_id] = trio.current_time()
-        self._state.add_tombstone(container_id, file_id)
+        with not_remembered():
+            self._state.add_tombstone(container_id, file_id)
 
     def revive(self, container_id: str, file_id: str) -> None:
         """Take `forget` back: the deletion did not happen."""
         if self._files.changes(container_id).deleted.pop(file_id, None) is not None:
-            self._state.forget_tombstones(container_id, [file_id])
+            with not_remembered():
+                self._state.forget_tombstones(container_id, [file_id])
 
     def save(self) -> None:
         """Keep what is known for the next mount; called when the mount stops."""

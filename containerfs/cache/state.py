@@ -81,11 +81,14 @@ class State:
             yield
             self.connection.execute("COMMIT")
         except BaseException:
-            if self.connection.in_transaction:  # a full disk may have rolled it back already
-                self.connection.execute("ROLLBACK")
-            while self._undone:
-                self._undone.pop()()
+            self._roll_back()
             raise
+
+    def _roll_back(self) -> None:
+        if self.connection.in_transaction:  # a full disk may have ended it already
+            self.connection.execute("ROLLBACK")
+        while self._undone:
+            self._undone.pop()()
 
     def on_rollback(self, undo: Callable[[], None]) -> None:
         """Have *undo* called if the transaction under way, if one is, comes to nothing."""

@@ -10,6 +10,7 @@ from containerfs.cache.downloads import Download, Downloads
 from containerfs.errors import (
     BadHandle,
     Exists,
+    FileSystemError,
     IsADirectory,
     NotFound,
     NotPermitted,
@@ -28,7 +29,7 @@ from containerfs.fs.prefetch import Prefetch
 from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
 from containerfs.upload.journal import Journal
-from containerfs.upload.spool import SpoolDirectory
+from containerfs.upload.spool import Spool, SpoolDirectory
 
 log = logging.getLogger(__name__)
 
@@ -123,10 +124,21 @@ class Files:
         local = self._namespace.local(file)
         local.mode, local.uid, local.gid = mode & 0o7777, uid, gid
         local.atime_ns = local.mtime_ns = local.ctime_ns = now_ns()
-        file.spool = spool
-        self._record(file)
-        self.touch_directory(directory)
+        try:
+            self._take_spool(file, spool)
+            self.touch_directory(directory)
+        except FileSystemError:
+            self._take_back(file)
+            raise
         return self._add_handle(file, flags), file
+
+    def _take_back(self, file: File) -> None:
+        """*file* could not be made: nothing of it stays, but what the journal can't forget."""
+        try:
+            self.drop_changes(file)
+            self._namespace.orphan(file)
+        except FileSystemError as exc:
+            log.warning("%r could not be taken back: %s", file.name, exc)
 
     def _add_handle(self, file: File, flags: int) -> int:
         handle = FileHandle(file, flags)
@@ -409,11 +421,10 @@ class Files:
             if file.spool is not old:  # it changed hands while this one was made
                 spool.discard()
                 return
+            self._take_spool(file, spool)
             if file.content is not None:
                 self._store.unpin(file.content)
                 file.content = None
-            file.spool = spool
-            self._record(file)
 
     async def make_local(self, file: File) -> None:
         """Keep the content of a held file here only; the caller deletes what the server has."""
@@ -421,11 +432,25 @@ class Files:
             await self._make_spool(file, keep=None)
         self._namespace.lose_remote(file)
 
-    def _record(self, file: File) -> None:
-        """Let the journal know of the spool: from now on a crash does not lose it."""
-        spool, container = file.spool, file.container
-        if spool is None or container is None:
+    def _take_spool(self, file: File, spool: Spool) -> None:
+        """Let *spool* be what *file* holds, once the journal knows it: a crash does not lose it.
+
+        Raises:
+            NoSpace, LocalFault: It can't be recorded; the file is as it was, the spool gone.
+        """
+        try:
+            self._record(file, spool)
+        except FileSystemError:
+            spool.discard()
+            raise
+        file.spool = spool
+
+    def _record(self, file: File, spool: Spool) -> None:
+        container = file.container
+        if container is None:
             return
+        self._namespace.local(file)
+        self._namespace.save(file)
         if file.entry is None:
             file.entry = self._journal.begin(
                 container_id=container.remote.id,
@@ -435,10 +460,7 @@ class Files:
                 held=self._scratch.matches(file.name),
             )
         else:
-            file.entry.spool = spool.path.name
-            self._journal.update(file.entry)
-        self._namespace.local(file)
-        self._namespace.save(file)
+            self._journal.update(file.entry, spool=spool.path.name)
 
 
 def _or_all(keep: int | None, size: int) -> int:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 
+from containerfs.api.types import DEEPEST
 from containerfs.errors import Invalid, NameTooLong
 
 NAME_MAX = 255  # bytes; the kernel's own limit for FUSE is 1,024, every other disk's is this
@@ -61,8 +62,11 @@ def escape(name: str, *, id: str) -> str:
 
 def escape_id(id: str) -> str:
     """An id as a name, whatever a server makes its ids of."""
+    if id in _SPECIAL:
+        return _SPECIAL[id]
     shown = _UNPRINTABLE.sub(_percent, _ESCAPE.sub("%25", id)) or "%00"
-    return _SPECIAL[shown] if shown in (".", "..") else cut(shown, id=id)
+    # Long ids may differ in the middle only: all of the id tells them apart.
+    return cut(shown, id=f"{id}\0")
 
 
 def unescape(name: str) -> str:
@@ -122,7 +126,8 @@ def components(path: str, *, id: str) -> tuple[str, ...]:
         rest, outside = path[1:], (OUTSIDE,)
     else:
         rest = path
-    if DATA in f"/{rest}" or len(rest) > PATH_MAX // 2:
+    is_too_much = len(rest) > PATH_MAX // 2 or rest.count("/") > DEEPEST
+    if DATA in f"/{rest}" or is_too_much:
         return (*outside, escape(rest, id=id))
     parts = tuple(escape(part, id=id) for part in rest.split("/") if part)
     if not parts:

@@ -126,7 +126,7 @@ class Namespace:
                 return
             except NotFound:
                 await self._refresh_containers(fresh=True)  # the list tells gone from expired
-                if container.is_snapshot:
+                if container.remote.is_expired:
                     return
                 self.remove_container(container)
                 raise

@@ -96,7 +96,7 @@ class Journal:
             held=held,
         )
         self._entries[entry.id] = entry
-        self._on_rollback(partial(self._entries.pop, entry.id, None))
+        self._on_rollback(partial(self._remove, entry))
         return entry
 
     def update(self, entry: Entry, **changes: Any) -> None:
@@ -132,6 +132,9 @@ class Journal:
     def _restore(self, entry: Entry) -> None:
         self._entries[entry.id] = entry
 
+    def _remove(self, entry: Entry) -> None:
+        del self._entries[entry.id]
+
     def delete_later(self, container_id: str, file_id: str) -> None:
         """Record an object that must still be deleted."""
         self._connection.execute(
@@ -139,7 +142,10 @@ class Journal:
         )
         if (container_id, file_id) not in self._deletions:
             self._deletions[container_id, file_id] = None
-            self._on_rollback(partial(self._deletions.pop, (container_id, file_id), None))
+            self._on_rollback(partial(self._undo_deletion, container_id, file_id))
+
+    def _undo_deletion(self, container_id: str, file_id: str) -> None:
+        self._deletions.pop((container_id, file_id), None)
 
     def deleted(self, container_id: str, file_id: str) -> None:
         """The object is gone."""

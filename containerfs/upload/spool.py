@@ -159,9 +159,12 @@ class SpoolDirectory:
 
     def remove_others(self, names: set[str]) -> None:
         """Remove what no journal entry names: left by a crash between two steps."""
-        for entry in os.scandir(self._directory):
-            if entry.name not in names:
-                os.unlink(entry.path)
+        try:
+            for entry in os.scandir(self._directory):
+                if entry.name not in names:
+                    os.unlink(entry.path)
+        except OSError as exc:
+            raise from_os_error(exc, "tidying the spool") from exc
 
 
 async def _copy_in_thread(source: int, target: int, size: int) -> None:

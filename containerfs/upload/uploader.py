@@ -148,7 +148,10 @@ class Uploader:
         Returns:
             Whether it was there, as far as is known.
         """
-        self._journal.delete_later(container_id, file_id)
+        try:
+            self._journal.delete_later(container_id, file_id)
+        except FileSystemError as exc:
+            log.warning("that file %s is to be deleted is not recorded: %s", file_id, exc)
         try:
             was_there = await self._delete_recorded(container_id, file_id)
         except FileSystemError as exc:

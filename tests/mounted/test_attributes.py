@@ -180,7 +180,7 @@ def test_attributes_have_the_limits_of_a_disk(file, errno_of):
     assert errno_of(os.setxattr, file, "user.last", b"x" * 65536) == "ENOSPC"
     assert errno_of(os.setxattr, file, "user.containerfs.id", b"x") == "EPERM"
     assert errno_of(os.removexattr, file, "user.containerfs.id") == "EPERM"
-    for name in ("security.selinux", "system.posix_acl_access", "trusted.x"):
+    for name in ("security.x", "trusted.x"):
         assert errno_of(os.getxattr, file, name) in ("ENODATA", "ENOTSUP")
         assert errno_of(os.setxattr, file, name, b"x") == "ENOTSUP"
 

@@ -1,0 +1,96 @@
+"""A list read anew, quicker than the first time.
+
+Where the pages of the last reading ended is known, so all pages are asked for at once. What came
+since is before the first of them; what went leaves the pages where they are. Each page must reach
+the beginning of another one; where it does not, because its end was deleted or much is new, it is
+walked on until it does.
+"""
+
+from collections.abc import Sequence
+from itertools import count
+from typing import TypeVar
+
+import trio
+
+from containerfs.api.client import Client
+from containerfs.api.listing import PAGE, all_files
+from containerfs.api.types import RemoteFile
+from containerfs.api.walk import CursorGoneError, Entry, Fetch, Walk
+from containerfs.errors import FileSystemError, Invalid, NotFound
+
+WORTHWHILE = 3 * PAGE  # entries; shorter lists are read as quickly from both ends
+
+T = TypeVar("T", bound=Entry)
+
+
+async def files_again(
+    client: Client, container_id: str, last: Sequence[RemoteFile]
+) -> tuple[RemoteFile, ...]:
+    """Every file of a container, newest first, each once.
+
+    Args:
+        last: What an earlier reading found, newest first; empty when there was none.
+
+    Raises:
+        ServerFault: The list does not end.
+    """
+    if len(last) > WORTHWHILE:
+        try:
+            return await read_again(
+                lambda after: client.list_files(container_id, limit=PAGE, after=after), last
+            )
+        except CursorGoneError:
+            pass  # it changes while it is read: both ends have a way with that
+    return await all_files(client, container_id)
+
+
+async def read_again(fetch: Fetch[T], last: Sequence[T]) -> tuple[T, ...]:
+    """A whole list, in the server's order, each entry once.
+
+    Args:
+        fetch: Asks for the page that follows an id, or for the first.
+        last: What an earlier reading found, in the same order.
+
+    Raises:
+        CursorGoneError: An entry was deleted while it served as a cursor.
+        ServerFault: The list does not end.
+    """
+    numbers = count(1)
+    starts: list[str | None] = [None, *(entry.id for entry in last[PAGE - 1 :: PAGE])]
+    walks = {start: Walk(fetch, start=start, pages=numbers) for start in starts}
+    failures: list[FileSystemError | CursorGoneError] = []
+
+    async def begin(start: str | None) -> None:
+        try:
+            await walks[start].step()
+        except (Invalid, NotFound) as exc:
+            if start is None:
+                failures.append(exc)
+            else:
+                del walks[start]  # it has been deleted since: the page before is walked on
+        except (FileSystemError, CursorGoneError) as exc:
+            failures.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        for start in starts:
+            nursery.start_soon(begin, start)
+    if failures:
+        raise failures[0]
+    return await _joined(walks, starts)
+
+
+async def _joined(walks: dict[str | None, Walk[T]], starts: list[str | None]) -> tuple[T, ...]:
+    """The pages in one piece: each is followed by the one that begins where it ends."""
+    found: dict[str, T] = {}
+    remaining = [start for start in starts if start in walks]
+    while remaining:
+        walk = walks[remaining.pop(0)]
+        while not walk.is_over and not any(start in walk.found for start in remaining):
+            await walk.step()
+        for id, entry in walk.found.items():
+            found.setdefault(id, entry)
+        if walk.is_over:
+            break
+        reached = [place for place, start in enumerate(remaining) if start in walk.found]
+        del remaining[: max(reached)]
+    return tuple(found.values())

@@ -1,0 +1,103 @@
+"""A list read anew by where its pages ended: the same list, in fewer round trips."""
+
+from dataclasses import dataclass
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from containerfs.api.client import connect
+from containerfs.api.connection import Connection
+from containerfs.api.environment import SOCKET_BASE_URL
+from containerfs.api.listing import all_files
+from containerfs.api.refresh import files_again, read_again
+from containerfs.api.types import Page, RemoteFile
+from containerfs.errors import Invalid, ServerFault
+
+
+@dataclass
+class Server:
+    """A list, newest first, given out in pages; notes how many requests wait at one time."""
+
+    ids: list[str]
+    page: int = 100
+    requests: int = 0
+
+    async def fetch(self, after: str | None) -> Page[RemoteFile]:
+        self.requests += 1
+        await trio.lowlevel.checkpoint()
+        if after is not None and after not in self.ids:
+            raise Invalid("no such cursor")
+        start = 0 if after is None else self.ids.index(after) + 1
+        data = tuple(entry(id) for id in self.ids[start : start + self.page])
+        return Page(
+            data=data,
+            first_id=data[0].id if data else None,
+            last_id=data[-1].id if data else None,
+            has_more=start + self.page < len(self.ids),
+        )
+
+
+def entry(id: str) -> RemoteFile:
+    number = int(id)
+    return RemoteFile(
+        id=id, container_id="c", path=f"/mnt/data/{id}", size=1, created=number, source="user"
+    )
+
+
+def ids(count: int) -> list[str]:
+    return [str(number) for number in range(count, 0, -1)]
+
+
+changes = st.lists(
+    st.tuples(st.sampled_from(["new", "gone"]), st.integers(0, 449), st.integers(1, 150)),
+    max_size=4,
+)
+
+
+@given(count=st.integers(0, 450), changes=changes)
+def test_it_finds_what_the_server_has_now_whatever_came_and_went(count, changes):
+    last = [entry(id) for id in ids(count)]
+    server = Server([each.id for each in last])
+    for kind, place, length in changes:
+        if kind == "new":
+            newest = int(server.ids[0]) if server.ids else 1_000
+            server.ids[:0] = [str(newest + number) for number in range(length, 0, -1)]
+        else:
+            del server.ids[place : place + length]
+    found = trio.run(read_again, server.fetch, last)
+    assert [each.id for each in found] == server.ids
+
+
+async def test_every_page_is_asked_for_once_when_nothing_changed():
+    server = Server(ids(1_000))
+    assert len(await read_again(server.fetch, [entry(id) for id in server.ids])) == 1_000
+    assert server.requests <= 11
+
+
+async def test_a_failing_page_fails_the_whole():
+    class Failing(Server):
+        async def fetch(self, after):
+            if after == "501":
+                raise ServerFault("no page")
+            return await super().fetch(after)
+
+    server = Failing(ids(1_000))
+    with pytest.raises(ServerFault, match="no page"):
+        await read_again(server.fetch, [entry(id) for id in server.ids])
+
+
+async def test_a_long_listing_of_a_real_server_is_read_anew_with_one_request_a_page(server_factory):
+    server = server_factory()
+    async with connect(Connection(base_url=SOCKET_BASE_URL, uds=str(server.uds))) as client:
+        container = await client.create_container(name="long")
+        files = [{"path": f"/mnt/data/{number}", "content_base64": ""} for number in range(650)]
+        server.admin("POST", f"/admin/files/{container.id}", files)
+        last = await all_files(client, container.id)
+        gone = last[199]  # the last of the second page
+        await client.delete_file(container.id, gone.id)
+        server.admin("DELETE", "/admin/requests")
+        again = await files_again(client, container.id, last)
+        assert again == tuple(file for file in last if file is not gone)
+        assert len(server.admin("GET", "/admin/requests")) <= 9
