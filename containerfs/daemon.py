@@ -38,9 +38,11 @@ from containerfs.fs.prefetch import Prefetch
 from containerfs.fs.renaming import Renaming
 from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
+from containerfs.fs.settling import Settling
 from containerfs.fs.xattrs import Xattrs
 from containerfs.mountpoint import MountError
 from containerfs.options import Options
+from containerfs.upload.intents import Intents
 from containerfs.upload.journal import Journal
 from containerfs.upload.spool import SpoolDirectory
 from containerfs.upload.uploader import Uploader
@@ -138,6 +140,7 @@ class Mount:
     ) -> None:
         connection = state.connection
         self._journal = Journal(connection, on_rollback=state.on_rollback)
+        intents = Intents(connection, on_rollback=state.on_rollback)
         self._spools = SpoolDirectory(directory / "spool")
         self._spools.remove_others({entry.spool for entry in self._journal.entries})
         self._store = ContentStore(
@@ -174,6 +177,7 @@ class Mount:
         files = Files(
             namespace=self.namespace,
             sending=self.sending,
+            state=state,
             store=self._store,
             downloads=downloads,
             journal=self._journal,
@@ -212,9 +216,19 @@ class Mount:
             state=state,
             store=self._store,
             journal=self._journal,
+            intents=intents,
             uploader=self.uploader,
             scratch=scratch,
             limit=options.rename_limit,
+        )
+        self._settling = Settling(
+            intents=intents,
+            journal=self._journal,
+            metadata=self._metadata,
+            state=state,
+            store=self._store,
+            spools=self._spools,
+            uploader=self.uploader,
         )
         self._backups = Backups(
             namespace=self.namespace, files=files, uploader=self.uploader, scratch=scratch
@@ -233,9 +247,11 @@ class Mount:
     async def check(self) -> None:
         """Ask the server for its containers once, so that a mount that can't work is refused.
 
-        A server that can't be reached is no reason, as long as an earlier listing is here.
+        A server that can't be reached is no reason, as long as an earlier listing is here. What
+        an earlier mount was in the middle of is ended.
         """
         await self.namespace.refresh(self.namespace.root)
+        await self._settling.settle()
 
     async def stop(self) -> None:
         """Send what is unsent, for a limited time, and keep the rest and the caches in order."""

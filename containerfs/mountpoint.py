@@ -158,7 +158,7 @@ def _run(command: list[str], path: Path) -> None:
         done = subprocess.run(  # the C locale: busy is recognised by its text
             [*command, "--", str(path)],
             capture_output=True,
-            env=os.environ | {"LC_ALL": "C"},
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
             text=True,
         )
     except FileNotFoundError as error:

@@ -59,7 +59,10 @@ def recorded(mountpoint: Path, *, source: str, state_dir: Path) -> Iterator[None
     )
     path = runtime_dir() / _name(mountpoint)
     draft = path.with_suffix(f".{pid}")
-    draft.write_text(json.dumps(asdict(mount)))
+    draft.unlink(missing_ok=True)  # left by a process of the same number
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(draft, flags, 0o600), "w") as file:
+        json.dump(asdict(mount), file)
     draft.replace(path)
     try:
         yield

@@ -9,6 +9,8 @@ from containerfs.api.connection import DEFAULT_BASE_URL, Connection
 from containerfs.api.key import key_from_command, key_from_file
 from containerfs.errors import AccessDenied, Invalid
 
+# Variables that may hold a secret: no program that we start needs them.
+SECRETS = ("OPENAI_API_KEY", "OPENAI_CUSTOM_HEADERS", "CONTAINERFS_QUERY")
 SOCKET_BASE_URL = "http://containerfs/v1"  # for a Unix socket, where the host is only a name
 
 
@@ -99,7 +101,8 @@ def _api_key(options: ConnectionOptions, environ: Mapping[str, str]) -> str | No
     if options.api_key_file is not None:
         return key_from_file(options.api_key_file)
     if options.api_key_command is not None:
-        return key_from_command(options.api_key_command)
+        others = {name: value for name, value in environ.items() if name not in SECRETS}
+        return key_from_command(options.api_key_command, environ=others)
     return environ.get("OPENAI_API_KEY") or None
 
 

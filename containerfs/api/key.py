@@ -7,6 +7,7 @@ import os
 import shlex
 import stat
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from containerfs.errors import AccessDenied, Invalid
@@ -35,8 +36,8 @@ def key_from_file(path: Path) -> str:
         raise Invalid(f"key file {path}: not a text file") from exc
 
 
-def key_from_command(command: str) -> str:
-    """The first line that a command prints. It is run without a shell.
+def key_from_command(command: str, *, environ: Mapping[str, str] = os.environ) -> str:
+    """The first line that a command prints. It is run without a shell, with this environment.
 
     Raises:
         Invalid: It cannot be started, fails, takes too long, or prints no text.
@@ -51,6 +52,7 @@ def key_from_command(command: str) -> str:
             stdout=subprocess.PIPE,
             timeout=COMMAND_LIMIT,
             check=True,
+            env=environ,
         )
         return done.stdout.decode().partition("\n")[0].strip()
     except UnicodeDecodeError as exc:

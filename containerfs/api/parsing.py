@@ -134,7 +134,7 @@ def _usable_id(value: Any) -> str | None:
 
 
 def _word(value: Any) -> str | None:
-    """A short text that is text: half a surrogate pair has no place in an address, or a database."""
+    """A short text that is text: half a surrogate pair fits neither addresses nor databases."""
     text = _text(value)
     if text is None or len(text) > LONGEST_ID or any("\ud800" <= char <= "\udfff" for char in text):
         return None

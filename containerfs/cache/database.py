@@ -1,6 +1,7 @@
 """The SQLite connection of the state database, whose failures are failures of our own disk."""
 
 import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,11 @@ def connected(path: Path, *, schema: str = "") -> Connection:
     Raises:
         LocalFault, NoSpace: It can't be opened.
     """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        os.close(os.open(path, flags, 0o600))  # SQLite gives its other files the mode of this one
+    except OSError as exc:
+        raise from_os_error(exc, f"state database {path}") from exc
     with _told():
         connection = sqlite3.connect(path, isolation_level=None, factory=Connection)
     try:

@@ -21,11 +21,12 @@ from containerfs.api.listing import all_containers
 from containerfs.api.refresh import files_again
 from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.state import State
-from containerfs.errors import FileSystemError, LocalFault, NoSpace
+from containerfs.errors import FileSystemError, LocalFault, NoSpace, NotFound
 
 log = logging.getLogger(__name__)
 
 OVERLAY_LIFE = 300.0  # how long an object created here is shown without the server listing it
+MOST_ASKED = 16  # of those, how many the server is asked about at each listing
 STALE_GRACE = 2.0  # how long a refresh may keep those waiting who could be served a stale listing
 STALE_LIFE = 5.0  # how long a stale listing is served before the server is asked again
 SAVE_AT_ONCE = 2_000  # entries; longer listings are saved when the mount stops
@@ -276,7 +277,26 @@ class Metadata:
     async def _fetch_files(
         self, container_id: str, last: tuple[RemoteFile, ...]
     ) -> tuple[RemoteFile, ...]:
-        return await files_again(self._client, container_id, last)
+        begun = trio.current_time()
+        listed = await files_again(self._client, container_id, last)
+        await self._confirm_unlisted(container_id, listed, begun=begun)
+        return listed
+
+    async def _confirm_unlisted(
+        self, container_id: str, listed: tuple[RemoteFile, ...], *, begun: float
+    ) -> None:
+        """Ask for what was made here and is not listed: the list lags, or somebody deleted it."""
+        created = self._files.changes(container_id).created
+        ids = {file.id for file in listed}
+        unlisted = [id for id, (_, since) in created.items() if since < begun and id not in ids]
+        for id in unlisted[:MOST_ASKED]:
+            try:
+                await self._client.retrieve_file(container_id, id)
+            except NotFound:
+                created.pop(id, None)
+            except FileSystemError as exc:
+                log.info("whether file %s is there is not known: %s", id, exc)
+                return
 
     async def containers(self, *, fresh: bool = False) -> Listing[Container]:
         """All containers, expired ones too.
@@ -302,6 +322,12 @@ class Metadata:
     def fresh_containers(self) -> Listing[Container] | None:
         """The list of containers if it is believed now."""
         return self._containers.fresh(ROOT)
+
+    def corrected(
+        self, container_id: str, listed: tuple[RemoteFile, ...]
+    ) -> tuple[RemoteFile, ...]:
+        """*listed* with what was changed here until now."""
+        return self._files.changes(container_id).overlay(listed)
 
     def last_files(self, container_id: str) -> tuple[RemoteFile, ...]:
         """What the container held when it was last listed, however long ago that is."""

@@ -40,7 +40,7 @@ class LocalNode:
     A field that is None was never set here: the mount's default, or what the server says, holds.
     """
 
-    kind: str  # "file", "directory" or "symlink"
+    kind: str  # "file", "directory", "symlink", "fifo" or "socket"
     ino: int
     file_id: str | None = (
         None  # the server's object that this name means, for a file sent from here
@@ -64,6 +64,7 @@ class State:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._undone: list[Callable[[], None]] = []
+        self._committed: list[Callable[[], None]] = []
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -76,6 +77,7 @@ class State:
             yield
             return
         self._undone.clear()
+        self._committed.clear()
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -83,6 +85,9 @@ class State:
         except BaseException:
             self._roll_back()
             raise
+        committed, self._committed = self._committed, []
+        for action in committed:
+            action()
 
     def _roll_back(self) -> None:
         if self.connection.in_transaction:  # a full disk may have ended it already
@@ -94,6 +99,13 @@ class State:
         """Have *undo* called if the transaction under way, if one is, comes to nothing."""
         if self.connection.in_transaction:
             self._undone.append(undo)
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Call *action* once what was done before can't come to nothing any more."""
+        if self.connection.in_transaction:
+            self._committed.append(action)
+        else:
+            action()
 
     # Containers: which name each one keeps.
 

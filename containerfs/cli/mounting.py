@@ -4,21 +4,19 @@ Everything that can be wrong is found before anything is started. Expected failu
 `click.ClickException`, in one line.
 """
 
-import logging
 import os
-import sys
+import resource
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import click
-
 from containerfs import mountpoint, mounts, systemd
 from containerfs.account import account_key
 from containerfs.api.connection import Connection
-from containerfs.api.environment import SOCKET_BASE_URL, connection_from
+from containerfs.api.environment import SECRETS, SOCKET_BASE_URL, connection_from
 from containerfs.cli.calling import failures_told
+from containerfs.cli.logs import log_to
 from containerfs.errors import AccessDenied
 from containerfs.options import Options, data_dir
 
@@ -86,7 +84,9 @@ def serve(mounting: Mounting, *, ready: Ready) -> None:
     """
     import trio  # not before it is needed: `--help` and wrong command lines answer at once
 
-    _log_to(mounting.options)
+    options = mounting.options
+    log_to(options.log_file, level=options.log_level, connection=mounting.connection)
+    _keep_secrets()
 
     def is_ready() -> None:
         ready()
@@ -96,10 +96,18 @@ def serve(mounting: Mounting, *, ready: Ready) -> None:
     record = mounts.recorded(
         mounting.mountpoint,
         source=mounting.source.name,
-        state_dir=mounting.options.cache_dir / account,
+        state_dir=options.cache_dir / account,
     )
     with failures_told(), record:
         trio.run(_run, mounting, account, is_ready)
+
+
+def _keep_secrets() -> None:
+    """The key is known by now: no program that is started gets it, and no core dump holds it."""
+    for name in SECRETS:
+        os.environ.pop(name, None)
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 async def _run(mounting: Mounting, account: str, ready: Ready) -> None:
@@ -126,19 +134,6 @@ def _by_whom(path: Path) -> str:
     mounted = mountpoint.at(path)
     mount = mounts.find(path, owner=mounted.owner) if mounted else None
     return f": {mount.source}, by process {mount.pid}" if mount else ""
-
-
-def _log_to(options: Options) -> None:
-    """Log to the file or to standard error, once for the process."""
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if options.log_file is not None:
-        try:
-            os.close(os.open(options.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
-            handler = logging.FileHandler(options.log_file)
-        except OSError as error:
-            raise click.ClickException(f"{options.log_file}: {error.strerror}") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=options.log_level.upper(), handlers=[handler])
 
 
 def check_connection(source: Source, options: Options) -> Connection:

@@ -1,6 +1,7 @@
-"""Making and removing names: containers, directories, symbolic links, files."""
+"""Making and removing names: containers, directories, symbolic links, pipes, sockets, files."""
 
 import logging
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from containerfs.fs.files import Files, check_can_change
 from containerfs.fs.layout import BY_ID
 from containerfs.fs.names import container_name
 from containerfs.fs.namespace import Namespace
-from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node, Symlink
+from containerfs.fs.nodes import SPECIAL, ContainerDirectory, Directory, File, Node, Symlink
 from containerfs.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,28 @@ class Changes:
         self._add(parent, link, name, mode=0o777, uid=uid, gid=gid)
         return link
 
+    def special(self, parent: Directory, name: str, mode: int, *, uid: int, gid: int) -> Node:
+        """Make a named pipe or a socket, on this machine only.
+
+        Args:
+            mode: What it is, and its permissions.
+
+        Raises:
+            NotPermitted: It would be a device.
+            Exists: The name is taken.
+        """
+        made = next((each for each in SPECIAL if each.format == stat.S_IFMT(mode)), None)
+        if made is None:
+            raise NotPermitted("there are no devices here")
+        check_can_change(parent)
+        self._check_free(parent, name)
+        container = self._namespace.container_of(parent)
+        path = f"{parent.path}/{name}" if parent.path else name
+        ino = self._namespace.inodes.allocate(container.remote.id, path)
+        node = made(ino=ino, name=name, parent=None)
+        self._add(parent, node, name, mode=mode, uid=uid, gid=gid)
+        return node
+
     def _add(
         self, parent: Directory, node: Node, name: str, *, mode: int, uid: int, gid: int
     ) -> None:
@@ -186,7 +209,7 @@ class Changes:
         ids = dict.fromkeys((*file.remote_ids, *(file.entry.replaces if file.entry else ())))
         if file.opens and file.spool is None and file.size != 0 and file.remote is not None:
             await self.keep_content(file)
-        for id in ids:
+        for id in reversed(ids):  # the newest last: what is shown goes when nothing is below it
             if container.files.get(id, file) is not file:
                 continue  # a server that keeps the id of what is overwritten: it is another's now
             await self._uploader.remove(container.remote.id, id)

@@ -7,6 +7,7 @@ from pathlib import Path
 from containerfs.api.types import RemoteFile
 from containerfs.cache.content import Content, ContentStore
 from containerfs.cache.downloads import Download, Downloads
+from containerfs.cache.state import State
 from containerfs.errors import (
     BadHandle,
     Exists,
@@ -44,6 +45,7 @@ class Files:
         *,
         namespace: Namespace,
         sending: Sending,
+        state: State,
         store: ContentStore,
         downloads: Downloads,
         journal: Journal,
@@ -56,6 +58,7 @@ class Files:
     ) -> None:
         self._namespace = namespace
         self._sending = sending
+        self._state = state
         self._store = store
         self._downloads = downloads
         self._journal = journal
@@ -234,7 +237,7 @@ class Files:
     def _forget_spool(self, file: File) -> None:
         assert file.spool is not None  # noqa: S101 - the callers looked
         if file.entry is None:
-            file.spool.discard()
+            self._state.after_commit(file.spool.discard)
             file.spool = None
         else:
             file.spool.close()

@@ -65,8 +65,11 @@ def escape_id(id: str) -> str:
     if id in _SPECIAL:
         return _SPECIAL[id]
     shown = _UNPRINTABLE.sub(_percent, _ESCAPE.sub("%25", id)) or "%00"
+    if _length(shown) <= NAME_MAX:
+        return shown
     # Long ids may differ in the middle only: all of the id tells them apart.
-    return cut(shown, id=f"{id}\0")
+    digest = hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{os.fsencode(shown)[: NAME_MAX - 33].decode('utf-8', 'ignore')}~{digest}"
 
 
 def unescape(name: str) -> str:

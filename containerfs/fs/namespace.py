@@ -17,8 +17,8 @@ from containerfs.cache.state import LocalNode, State
 from containerfs.errors import Expired, FileSystemError, NotFound, Stale
 from containerfs.fs.inodes import ROOT_INO, Inodes
 from containerfs.fs.layout import BY_ID, Placed, place_containers, place_files
-from containerfs.fs.names import components, escape_id, tailed
-from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node, Symlink
+from containerfs.fs.names import components, escape_id, stripped, tailed
+from containerfs.fs.nodes import SPECIAL, ContainerDirectory, Directory, File, Node, Symlink
 from containerfs.upload.journal import Journal
 from containerfs.upload.spool import SpoolDirectory
 
@@ -133,7 +133,9 @@ class Namespace:
         if listing is not container.listing:
             container.listing = listing
             self.restore(container)
-            self.reconcile(container, listing.entries)
+            # Something may have been sent or removed since the listing was made.
+            entries = self._metadata.corrected(container.remote.id, listing.entries)
+            self.reconcile(container, entries)
 
     # Containers.
 
@@ -257,7 +259,15 @@ class Namespace:
                 )
                 link.local = local
                 self._add(directory, link, name)
+            elif made := next((each for each in SPECIAL if each.kind == local.kind), None):
+                directory, name = self._place(container, path)
+                node = made(ino=self._ino(container, path, local), name=name, parent=None)
+                node.local = local
+                self._add(directory, node, name)
         for entry in self._journal.entries:
+            shown = self.find(container, entry.path)
+            if isinstance(shown, File) and shown.entry is entry:
+                continue  # made here before the container was listed
             if entry.container_id == container.remote.id:
                 spool = self._spools.open(entry.spool)
                 if spool is None:
@@ -302,9 +312,17 @@ class Namespace:
                 directories.update(_parents(path))
             if local.file_id is not None:
                 kept[local.file_id] = path
+        sending: dict[tuple[str, ...], str] = {}
         for entry in self._journal.entries:
             if entry.container_id == container.remote.id:
                 directories.update(_parents(entry.path))
+                if entry.state == "sending":
+                    sending[tuple(entry.path.split("/"))] = entry.path
+        if sending:  # an upload whose answer has not come, or never will, may be listed
+            for file in listed:
+                sent_as = sending.get(stripped(file.path, id=file.id) or ())
+                if sent_as is not None:
+                    kept.setdefault(file.id, sent_as)
         return place_files(listed, kept=kept, directories=directories, raw_names=self._raw_names)
 
     def _show(

@@ -1,4 +1,4 @@
-"""What the tree is made of: directories, files and symbolic links."""
+"""What the tree is made of: directories, files, and what exists on this machine only."""
 
 from __future__ import annotations
 
@@ -68,6 +68,25 @@ class Symlink(Node):
     def __init__(self, *, ino: int, name: str, parent: Directory | None, target: bytes) -> None:
         super().__init__(ino=ino, name=name, parent=parent)
         self.target = target
+
+
+class Fifo(Node):
+    """A named pipe: the kernel moves the bytes, the mount holds the name. On this machine only."""
+
+    __slots__ = ()
+    kind = "fifo"
+    format = stat.S_IFIFO
+
+
+class Socket(Node):
+    """The name that a Unix socket is bound to, on this machine only."""
+
+    __slots__ = ()
+    kind = "socket"
+    format = stat.S_IFSOCK
+
+
+SPECIAL: tuple[type[Fifo | Socket], ...] = (Fifo, Socket)
 
 
 class File(Node):

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import pyfuse3
 import trio
 
-from containerfs.errors import FileSystemError, IsADirectory, NotFound, NotPermitted
+from containerfs.errors import FileSystemError, IsADirectory, NotFound, NotPermitted, Stale
 from containerfs.fs.attributes import Change, Owner, fill, now_ns
 from containerfs.fs.changes import Changes
 from containerfs.fs.files import Files
@@ -165,6 +165,8 @@ class Operations(pyfuse3.Operations):
         if node.parent is not None and not node.opens:
             await self._refresh(node)
         if isinstance(node, File) and node.size is None:
+            if node.parent is None and not node.opens:
+                raise Stale(f"{node.name!r} is gone")  # the kernel looks the name up again
             await self._files.find_size(node)
         return self._attributes(node)
 
@@ -252,12 +254,10 @@ class Operations(pyfuse3.Operations):
     async def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
+        parent, text = self._inodes.directory(parent_inode), from_kernel(name)
         if not stat.S_ISREG(mode):
-            raise NotPermitted("the service has files only")
-        parent = self._inodes.directory(parent_inode)
-        fh, file = self._files.create(
-            parent, from_kernel(name), mode, os.O_WRONLY, uid=ctx.uid, gid=ctx.gid
-        )
+            return self._known(self._changes.special(parent, text, mode, uid=ctx.uid, gid=ctx.gid))
+        fh, file = self._files.create(parent, text, mode, os.O_WRONLY, uid=ctx.uid, gid=ctx.gid)
         entry = self._known(file)
         self._files.release(fh)
         return entry

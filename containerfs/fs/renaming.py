@@ -24,6 +24,8 @@ from containerfs.errors import (
     NotEmpty,
     NotFound,
     NotPermitted,
+    TimedOut,
+    Uncertain,
 )
 from containerfs.fs.changes import Changes
 from containerfs.fs.files import Files, check_can_change
@@ -33,6 +35,7 @@ from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
+from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.journal import Journal
 from containerfs.upload.spool import Spool
 from containerfs.upload.uploader import Uploader
@@ -50,6 +53,8 @@ class _Move:
 
     Attributes:
         remote: The object under the new name, once it is there.
+        intent: Number of the record that it is to be sent.
+        is_uncertain: It failed, and may have arrived nevertheless: the record stays.
         spool: What was sent, where it was unsent content.
     """
 
@@ -58,6 +63,8 @@ class _Move:
     path: str
     remote: RemoteFile | None = None
     spool: Spool | None = None
+    intent: int | None = None
+    is_uncertain: bool = False
 
 
 class Renaming:
@@ -74,6 +81,7 @@ class Renaming:
         state: State,
         store: ContentStore,
         journal: Journal,
+        intents: Intents,
         uploader: Uploader,
         scratch: Scratch,
         limit: int,
@@ -89,6 +97,7 @@ class Renaming:
         self._state = state
         self._store = store
         self._journal = journal
+        self._intents = intents
         self._uploader = uploader
         self._scratch = scratch
         self._limit = limit
@@ -218,6 +227,7 @@ class Renaming:
         """Have the server hold every file under its new name too, or, after an error, none."""
         errors: list[FileSystemError] = []
         slots = trio.CapacityLimiter(PARALLEL)
+        self._begin(moves)
 
         async def send(move: _Move) -> None:
             async with slots:
@@ -226,6 +236,7 @@ class Renaming:
                 try:
                     await self._send_one(move)
                 except FileSystemError as exc:
+                    move.is_uncertain = isinstance(exc, Uncertain | TimedOut)
                     errors.append(exc)
 
         async with trio.open_nursery() as nursery:
@@ -234,6 +245,35 @@ class Renaming:
         if errors:
             await self._take_back(moves)
             raise errors[0]
+
+    def _begin(self, moves: list[_Move]) -> None:
+        """Record what is about to be done, so that the next mount can undo or finish it."""
+        with self._state.transaction():
+            for move in moves:
+                file, source, target = move.file, move.file.container, move.container
+                if source is None:
+                    continue
+                at_path = self._namespace.find(target, move.path)
+                replaced = at_path if isinstance(at_path, File) else None
+                listed = target.listing.entries if target.listing is not None else ()
+                move.intent = self._intents.begin(
+                    Rename(
+                        container_id=target.remote.id,
+                        path=move.path,
+                        size=file.size or 0,
+                        known=tuple(each.id for each in listed if _is_named(each, move.path)),
+                        replaces=replaced.remote_ids if replaced is not None else (),
+                        source_id=source.remote.id,
+                        source_path=file.path,
+                        source_objects=file.remote_ids,
+                        entry_id=file.entry.id if file.entry is not None else None,
+                    )
+                )
+
+    def _end(self, moves: list[_Move]) -> None:
+        for move in moves:
+            if move.intent is not None:
+                self._intents.end(move.intent)
 
     async def _send_one(self, move: _Move) -> None:
         file = move.file
@@ -259,6 +299,7 @@ class Renaming:
                 pairs.append((move.container.remote.id, move.remote.id))
                 self._metadata.forget(*pairs[-1])
         await self._delete(pairs)
+        self._end([move for move in moves if not move.is_uncertain])
 
     async def _delete_source(self, moves: list[_Move]) -> set[tuple[str, str]]:
         """Delete a single file's old object while the rename can still be taken back.
@@ -301,6 +342,7 @@ class Renaming:
         old_parent = node.parent
         doomed: list[tuple[str, str]] = []
         with self._state.transaction():
+            self._end(moves)
             inherited = self._replace_target(target, node)
             old_ids = {move.file.ino: move.file.remote_ids for move in moves}
             if old_parent is not None:
@@ -414,6 +456,7 @@ class Renaming:
         assert one_parent is not None and other_parent is not None  # noqa: S101, PT018 - looked up
         doomed: list[tuple[str, str]] = []
         with self._state.transaction():
+            self._end(moves)
             aside = f"{one_name}\0"  # no name that a program can give
             self._namespace.move(one, one_parent, aside)
             self._namespace.move(other, one_parent, one_name)

@@ -23,7 +23,6 @@ from containerfs.errors import (
     TimedOut,
     Uncertain,
 )
-from containerfs.fs.layout import newest_first
 from containerfs.fs.names import DATA, components, stripped, upload_name
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
@@ -205,13 +204,19 @@ class Sending:
             else:
                 self._journal.update(entry, state="dirty", replaces=(remote.id,), error=None)
             self.replace_remote(file, container, remote, replaced)
-        file.error, entry.failures = None, 0
-        if is_newest:
+            self._state.after_commit(partial(self._let_go, file, spool, remote))
+        return replaced
+
+    def _let_go(self, file: File, spool: Spool, remote: RemoteFile) -> None:
+        """The journal does not name *spool* any more."""
+        file.error = None
+        if file.entry is not None:
+            file.entry.failures = 0
+        if file.spool is spool:
             file.spool = file.entry = None
             self._keep_content(file, spool, remote)
         else:
             spool.discard()
-        return replaced
 
     def replace_remote(
         self, file: File, container: ContainerDirectory, remote: RemoteFile, replaced: list[str]
@@ -247,7 +252,11 @@ class Sending:
     async def _resolve_conflict(
         self, container: ContainerDirectory, file: File, *, lost: str
     ) -> None:
-        """Somebody replaced the object that *file* was opened from: the last close wins."""
+        """Somebody replaced the object that *file* was opened from: the last upload wins.
+
+        Whoever finds this out deletes all but the newest, by the server's own order: so several
+        who do it at once agree, and never delete each other's.
+        """
         remote = file.remote
         if remote is None or file.parent is None:
             return
@@ -256,26 +265,42 @@ class Sending:
         except FileSystemError as exc:
             log.warning("container %s: %s", container.remote.id, exc)
             return
+        rivals = self._rivals(container, file, remote, listed)
+        if len(rivals) < 2:
+            return
+        for loser in rivals[1:]:
+            log.warning("%r: %s wins over %s; both replace %s", file.path, rivals[0], loser, lost)
+            self._metadata.forget(container.remote.id, loser)
+            await self._uploader.delete(container.remote.id, loser)
+        if rivals[0] != remote.id:
+            try:
+                await self._namespace.refresh(container, fresh=True)
+            except FileSystemError as exc:
+                log.info("container %s: %s", container.remote.id, exc)
+
+    def _rivals(
+        self,
+        container: ContainerDirectory,
+        file: File,
+        remote: RemoteFile,
+        listed: tuple[RemoteFile, ...],
+    ) -> list[str]:
+        """The objects that were uploaded as *file*, the newest first; *remote* is one of them."""
         path = tuple(file.path.split("/"))
-        known = set(self._journal.deletions)
-        others = [
+        condemned = set(self._journal.deletions)
+        found = [
             other
-            for other in newest_first(list(listed))
-            if other.id != remote.id
-            and container.files.get(other.id, file) in (file, None)
-            and stripped(other.path, id=other.id) == path
-            and (container.remote.id, other.id) not in known
-        ]
-        for other in others:
-            log.warning(
-                "%r: %s replaces %s, written elsewhere over %s",
-                file.path,
-                remote.id,
-                other.id,
-                lost,
+            for other in listed
+            if other.id == remote.id
+            or (
+                stripped(other.path, id=other.id) == path
+                and container.files.get(other.id, file) is file  # not shown elsewhere
+                and (container.remote.id, other.id) not in condemned
             )
-            self._metadata.forget(container.remote.id, other.id)
-            await self._uploader.delete(container.remote.id, other.id)
+        ]
+        # A sort is stable: among what came in one second the order of the listing holds.
+        found.sort(key=lambda other: other.created, reverse=True)
+        return [other.id for other in found]
 
     # Not at once.
 

@@ -73,7 +73,7 @@ class Xattrs:
         elif isinstance(node, ContainerDirectory):
             values = {name: tell(node) for name, tell in _CONTAINER.items()}
         return {
-            OURS + name: value.encode("utf-8", "surrogateescape")
+            OURS + name: value.encode("utf-8", "surrogatepass")[:VALUE_MAX]
             for name, value in values.items()
             if value is not None
         }

@@ -63,6 +63,7 @@ class Journal:
         self._on_rollback = on_rollback
         connection.executescript(SCHEMA)
         self._entries = {row[0]: _entry(row) for row in connection.execute("SELECT * FROM journal")}
+        self._next_id = max(self._entries, default=0) + 1
         self._deletions: dict[tuple[str, str], None] = dict.fromkeys(
             connection.execute("SELECT container, id FROM deletions")
         )
@@ -81,14 +82,15 @@ class Journal:
         self, *, container_id: str, path: str, spool: str, replaces: tuple[str, ...], held: bool
     ) -> Entry:
         """Record that *path* has content in *spool* that the server has not got."""
-        cursor = self._connection.execute(
-            "INSERT INTO journal(container, path, spool, state, replaces, held) "
-            "VALUES(?, ?, ?, 'dirty', ?, ?)",
-            (container_id, os.fsencode(path), spool, json.dumps(replaces), held),
+        id = self._next_id  # not SQLite's choice: it would give a forgotten entry's id again
+        self._connection.execute(
+            "INSERT INTO journal(id, container, path, spool, state, replaces, held) "
+            "VALUES(?, ?, ?, ?, 'dirty', ?, ?)",
+            (id, container_id, os.fsencode(path), spool, json.dumps(replaces), held),
         )
-        assert cursor.lastrowid is not None  # noqa: S101 - an INSERT has one
+        self._next_id += 1
         entry = Entry(
-            id=cursor.lastrowid,
+            id=id,
             container_id=container_id,
             path=path,
             spool=spool,

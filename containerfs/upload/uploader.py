@@ -105,7 +105,7 @@ class Uploader:
             others = {*known(), *(id for _, id in self._journal.deletions)}
             for file in listed:
                 fits = file.id not in others and file.size in (None, size) and is_named(file)
-                if fits and await self._holds(file, fd, size) and file.id not in known():
+                if fits and await self.holds(file, fd, size) and file.id not in known():
                     log.info("the upload of %r had arrived, as %s", name, file.id)
                     return file
         except (Expired, NotFound):
@@ -114,8 +114,23 @@ class Uploader:
             raise Uncertain(f"whether {name!r} has arrived is not known: {exc}") from exc
         return None
 
-    async def _holds(self, file: RemoteFile, fd: int, size: int) -> bool:
-        """Whether the server's object has the content of *fd*."""
+    async def find(self, container_id: str, file_id: str) -> RemoteFile | None:
+        """What the server says of an object itself; None where it is gone.
+
+        Raises:
+            FileSystemError: The server does not say.
+        """
+        try:
+            return await self._client.retrieve_file(container_id, file_id)
+        except NotFound:
+            return None
+
+    async def holds(self, file: RemoteFile, fd: int, size: int) -> bool:
+        """Whether the server's object has the content of *fd*.
+
+        Raises:
+            FileSystemError: The server does not say.
+        """
         position = 0
         try:
             async with self._client.download_file(file.container_id, file.id) as body:

@@ -34,6 +34,14 @@ class FakeClient:
         self.asked: list[str] = []
         self.gates: list[trio.Event] = []
         self.is_held = False
+        self.gone: set[str] = set()
+
+    async def retrieve_file(self, container_id, file_id):
+        self.asked.append(file_id)
+        await trio.lowlevel.checkpoint()
+        if file_id in self.gone:
+            raise NotFound("gone")
+        return remote(file_id)
 
     async def list_files(self, container_id, *, limit=100, order="desc", after=None):
         return await self._page(container_id, self.files)
@@ -230,6 +238,17 @@ async def test_what_was_made_here_is_shown_while_the_listing_lags(client, metada
     client.files = []  # somebody else deleted it
     mock_clock.jump(TTL + 0.1)
     assert await ids(metadata) == []
+
+
+async def test_what_was_made_here_and_deleted_elsewhere_before_it_was_listed_is_gone(
+    client, metadata, mock_clock
+):
+    await ids(metadata)
+    metadata.learn(remote("own"))
+    client.gone = {"own"}
+    mock_clock.jump(TTL + 0.1)
+    assert await ids(metadata) == []
+    assert client.asked == ["c", "c", "own"]
 
 
 async def test_what_the_server_never_lists_is_not_shown_for_ever(client, metadata, mock_clock):

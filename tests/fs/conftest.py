@@ -103,7 +103,7 @@ class Tree:
     async def node(self, path: str) -> Node:
         """The node at *path*; NotFound where there is none."""
         node: Node = self.mount.namespace.root
-        for name in path.split("/"):
+        for name in filter(None, path.split("/")):
             assert isinstance(node, Directory)
             node = await self.mount.namespace.lookup(node, name)
         return node
@@ -124,6 +124,7 @@ class Tree:
 
     async def create(self, path: str, flags: int = os.O_RDWR) -> Handle:
         parent, name = await self._parent(path)
+        await ours(self._operations.lookup(parent, name, WHO))  # as the kernel does
         flags |= os.O_CREAT | os.O_EXCL
         info, _ = await ours(self._operations.create(parent, name, 0o644, flags, WHO))
         return Handle(self._operations, info.fh)
@@ -150,9 +151,10 @@ class Tree:
             await handle.close()
 
     async def append(self, path: str, data: bytes) -> None:
+        end = await self.size(path)
         handle = await self.open(path, os.O_WRONLY | os.O_APPEND)
         try:
-            await handle.write(data)
+            await handle.write(data, end)
         finally:
             await handle.close()
 

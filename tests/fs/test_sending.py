@@ -26,6 +26,12 @@ def order(service) -> list[str]:
     return [operation for operation in log if operation in ("create_file", "delete_file")]
 
 
+async def under_way(service) -> None:
+    """Return when an upload has begun: the server logs requests when they are answered."""
+    while not service.admin("GET", "/admin/faults")[0]["fired"]:
+        await trio.sleep(0.01)
+
+
 async def test_close_returns_when_the_server_has_the_file(service, box, tree):
     await tree.write(f"{box.name}/a", b"content")
     assert service.truth(box) == [("a", b"content")]
@@ -90,8 +96,7 @@ async def test_a_write_during_an_upload_does_not_mix_with_it(service, box, tree)
     seen = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(handle.flush)
-        while not (await tree.file(f"{box.name}/a")).changing.locked():
-            await trio.lowlevel.checkpoint()
+        await under_way(service)
         await handle.write(b"new", 1 << 20)
         seen.append(await handle.read(3, 1 << 20))
     (first,) = service.truth(box)
@@ -110,8 +115,7 @@ async def test_a_truncation_during_an_upload_does_not_mix_with_it(service, box, 
     service.set_faults({"kind": "latency", "operation": "create_file", "seconds": 0.2})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(handle.close)
-        while not (await tree.file(f"{box.name}/a")).changing.locked():
-            await trio.lowlevel.checkpoint()
+        await under_way(service)
         await tree.truncate(f"{box.name}/a", 9 << 20)
     await tree.mount.sending.send(await tree.file(f"{box.name}/a"))
     assert service.truth(box) == [("a", old[: 9 << 20])]
@@ -176,6 +180,7 @@ async def test_an_answer_that_was_lost_leaves_one_object(service, box, tree):
 async def test_an_upload_of_which_nobody_knows_is_looked_for_before_it_is_sent_again(
     service, box, tree
 ):
+    await tree.names(box.name)
     service.set_faults({**LOST, "count": 1}, refusing("list_files"))
     with pytest.raises(Uncertain):
         await tree.write(f"{box.name}/a", b"content")

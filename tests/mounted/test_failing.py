@@ -33,7 +33,7 @@ ERRNOS = [
     (status(501, **AT_ONCE), "EROFS"),
     (status(409, **AT_ONCE), "EBUSY"),
     (status(413), "EFBIG"),
-    (status(429), "EIO"),
+    (status(429, **AT_ONCE), "EIO"),
     (status(500, **AT_ONCE), "EIO"),
     (status(502, **AT_ONCE), "EIO"),
     (status(503, **AT_ONCE), "EIO"),

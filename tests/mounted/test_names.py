@@ -192,13 +192,9 @@ def test_the_servers_prefix_is_hidden(server, mount, stored):
 @pytest.mark.parametrize(
     "behaviours",
     [
-        {"naming": "hash", "prefix": "front"},
-        {"naming": "file_id"},
-        {"naming": "plain"},
-        {"relative_paths": True},
-        {"same_name": "overwrite"},
-        {"naming": "plain", "same_name": "overwrite_keep_id"},
-        {"long_ids": True},
+        {"prefix": "front", "same_name": "overwrite"},
+        {"naming": "file_id", "relative_paths": True, "long_ids": True},
+        {"naming": "plain", "same_name": "overwrite_keep_id", "empty_pages": True},
     ],
     ids=str,
 )

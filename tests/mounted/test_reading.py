@@ -118,30 +118,35 @@ def test_a_size_that_the_server_does_not_tell_is_found_out_when_asked_for(
     assert (mounted.remount() / "box" / "written").read_bytes() == b"written here"
 
 
-@pytest.mark.parametrize(
-    ("told", "behaviours", "faults"),
-    [
-        (10, {}, []),
-        (40_000, {}, []),
-        (10, {"content_length": False}, []),
-        (40_000, {"content_length": False}, []),
-        (None, {}, [{"kind": "endless"}]),
-        (None, {}, [{"kind": "answer", "status": 200, "body": '{"error": "no such file"}'}]),
-        (None, {}, [{"kind": "cut", "at": 0}]),
-    ],
-)
-def test_a_wrong_length_is_an_error(server, mount, errno_of, eventually, told, behaviours, faults):
+WRONG = [
+    (10, {}),
+    (40_000, {}),
+    (None, {"kind": "endless"}),
+    (None, {"kind": "answer", "status": 200, "body": '{"error": "no such file"}'}),
+    (None, {"kind": "cut", "at": 0}),
+]
+
+
+@pytest.mark.parametrize("content_length", [True, False])
+def test_a_wrong_length_is_an_error(server, mount, errno_of, eventually, content_length):
     data = content_of(20_000)
-    server.set_behaviours(**behaviours)
+    server.set_behaviours(content_length=content_length)
     id = server.new_container("box")
-    server.write(id, "/mnt/data/file", data, **({} if told is None else {"bytes": told}))
-    server.set_faults(*({"operation": "content", **fault} for fault in faults))
+    faults = []
+    for number, (told, fault) in enumerate(WRONG):
+        members = {} if told is None else {"bytes": told}
+        file = server.write(id, f"/mnt/data/{number}", data, **members)["id"]
+        faults += [{"operation": "content", "match": file, **fault}] if fault else []
+    server.write(id, "/mnt/data/right", data)
+    server.set_faults(*faults)
     mounted = mount(transfer_timeout=2)
-    file = mounted / "box" / "file"
-    assert os.stat(file).st_size == (told or len(data))
-    assert errno_of(file.read_bytes) == "EIO"
-    eventually(lambda: used(mounted.cache) == 0)
-    assert errno_of(file.read_bytes) == "EIO"
+    for number, (told, _) in enumerate(WRONG):
+        file = mounted / "box" / str(number)
+        assert os.stat(file).st_size == (told or len(data))
+        for _ in range(2):
+            assert errno_of(file.read_bytes) == "EIO", WRONG[number]
+    assert (mounted / "box" / "right").read_bytes() == data
+    eventually(lambda: used(mounted.cache) == len(data))
 
 
 def test_an_error_sent_as_a_file_is_never_content(server, mount, errno_of):

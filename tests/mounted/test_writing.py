@@ -248,13 +248,13 @@ def test_what_could_not_be_sent_is_kept(server, mount, contents, errno_of, event
 def test_what_could_not_be_sent_is_sent_again_in_the_background(
     server, mount, contents, errno_of, eventually
 ):
-    mounted = mount(timeout=1)
+    mounted = mount()
     mounted.expect("not on the server")
     (mounted / "box").mkdir()
-    server.set_faults({"operation": "create_file", "kind": "reset", "count": 5})
+    server.set_faults({"operation": "create_file", "kind": "status", "status": 503, "count": 1})
     writer = (mounted / "box" / "file").open("wb", buffering=0)
     writer.write(b"content")
-    assert errno_of(writer.close) in ("EIO", "EHOSTUNREACH")
+    assert errno_of(writer.close) == "EIO"
     eventually(lambda: contents(mounted / "box") == {"file": b"content"})
     eventually(lambda: "user.containerfs.error" not in os.listxattr(mounted / "box" / "file"))
 
@@ -531,7 +531,6 @@ def test_hard_links_and_devices_are_not_permitted(box, errno_of):
     assert errno_of(os.link, box / "file", box / "hard") == "EPERM"
     assert errno_of(os.mknod, box / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3)) == "EPERM"
     assert errno_of(os.mknod, box / "disk", stat.S_IFBLK | 0o666, os.makedev(8, 0)) == "EPERM"
-    assert errno_of(os.mkfifo, box / "fifo") == "EPERM"
     assert os.listdir(box) == ["file"]
 
 

@@ -1,0 +1,279 @@
+"""Saving an existing file costs one upload and one delete, in every editor, and leaves no litter."""
+
+import os
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+
+@pytest.fixture
+def counts(box, counted):
+    """Uploads and deletes since the last time."""
+
+    def counts():
+        requests = counted(box)
+        return requests.get("create_file", 0), requests.get("delete_file", 0)
+
+    return counts
+
+
+@pytest.fixture
+def document(box, counts):
+    (box / "document.txt").write_bytes(b"first line\nsecond line\n")
+    (box / "neighbour.txt").write_bytes(b"untouched\n")
+    os.chmod(box / "document.txt", 0o640)
+    counts()
+    return box / "document.txt"
+
+
+@pytest.fixture
+def saved(box, shared_server, counts, document):
+    """The document was saved as this, for one upload and one delete, and nothing else is there.
+
+    With `backup` the old object is kept under its name until the mount stops.
+    """
+
+    def saved(content, *, backup=False, beside=()):
+        assert document.read_bytes() == content
+        assert counts() == (1, 0 if backup else 1)
+        container = os.getxattr(box, "user.containerfs.id").decode()
+        server = sorted(
+            (file["path"].partition("-")[2], shared_server.content(container, file["id"]))
+            for file in shared_server.files(container)
+        )
+        expected = [("document.txt", content), ("neighbour.txt", b"untouched\n")]
+        if backup:
+            expected.append(("document.txt", b"first line\nsecond line\n"))
+        assert server == sorted(expected)
+        assert sorted(os.listdir(box)) == sorted(["document.txt", "neighbour.txt", *beside])
+        assert os.stat(document).st_mode & 0o777 == 0o640
+
+    return saved
+
+
+@pytest.fixture
+def terminal(environ, tmp_path, eventually):
+    """A program in a terminal: `terminal(*words)`; `.keys(...)`, `.shows(text)`, `.wait()`."""
+    server = str(tmp_path / "tmux")
+
+    def tmux(*words, **options):
+        return subprocess.run(
+            ["tmux", "-S", server, "-f", "/dev/null", *words],
+            env=environ,
+            capture_output=True,
+            text=True,
+            **options,
+        )
+
+    class Terminal:
+        def __init__(self, *words, cwd):
+            command = shlex.join(map(str, words)) + f"; echo $? > {tmp_path / 'status'}"
+            tmux("new-session", "-d", "-x", "100", "-y", "30", "-c", str(cwd), command, check=True)
+
+        def keys(self, *keys):
+            tmux("send-keys", *keys, check=True)
+
+        def shows(self, text):
+            eventually(lambda: text in tmux("capture-pane", "-p").stdout)
+
+        def wait(self):
+            status = tmp_path / "status"
+            eventually(lambda: status.exists() and status.read_text())
+            assert status.read_text() == "0\n"
+
+    yield Terminal
+    tmux("kill-server")
+
+
+def test_vim_saves(box, document, saved, terminal):
+    vim = terminal("vim", "-u", "NONE", "-N", "document.txt", cwd=box)
+    vim.shows("second line")
+    vim.keys("G", "o", "from vim", "Escape")
+    vim.shows("from vim")
+    vim.keys(":wq", "Enter")
+    vim.wait()
+    saved(b"first line\nsecond line\nfrom vim\n")
+
+
+@pytest.mark.parametrize(
+    "setting", ["backupcopy=auto", "backupcopy=yes", "backupcopy=no", "nobackup nowritebackup"]
+)
+def test_vim_saves_however_it_makes_its_backup(box, document, saved, run, setting):
+    words = ["vim", "-u", "NONE", "-N", "-es", "-c", f"set {setting}", "-c", "%s/first/1st/"]
+    run(*words, "-c", "wq", document, cwd=box)
+    saved(b"1st line\nsecond line\n")
+
+
+def test_vim_is_not_told_that_the_file_has_changed(box, document, terminal, sent, counts):
+    vim = terminal("vim", "-u", "NONE", "-N", "document.txt", cwd=box)
+    vim.shows("second line")
+    for number in range(3):
+        vim.keys("G", "o", f"save {number}", "Escape", ":w", "Enter")
+        vim.shows("written")
+        vim.keys(":checktime", "Enter", ":echo 'checked'", "Enter")
+        vim.shows("checked")
+    vim.keys(":wq", "Enter")
+    vim.wait()
+    assert sent(box)["document.txt"].endswith(b"save 0\nsave 1\nsave 2\n")
+    assert counts() == (4, 4)
+
+
+def test_vim_finds_its_swap_file_after_a_crash(mount, terminal, run):
+    mounted = mount()
+    box = mounted / "box"
+    box.mkdir()
+    (box / "document.txt").write_bytes(b"first\n")
+    vim = terminal("vim", "-u", "NONE", "-N", "document.txt", cwd=box)
+    vim.shows("first")
+    vim.keys("G", "o", "unsaved words", "Escape", ":preserve", "Enter")
+    vim.shows("File preserved")
+    swap = (box / ".document.txt.swp").read_bytes()
+    vim.keys(":q!", "Enter")
+    vim.wait()
+    (box / ".document.txt.swp").write_bytes(swap)
+    mounted.remount()
+    run("vim", "-u", "NONE", "-N", "-es", "-r", "document.txt", "-c", "wq! recovered", cwd=box)
+    assert (box / "recovered").read_bytes() == b"first\nunsaved words\n"
+
+
+def test_nano_saves(box, document, saved, terminal):
+    nano = terminal("nano", "--ignorercfiles", "document.txt", cwd=box)
+    nano.shows("second line")
+    nano.keys("from nano ", "C-o")
+    nano.shows("File Name to Write")
+    nano.keys("Enter")
+    nano.shows("Wrote")
+    nano.keys("C-x")
+    nano.wait()
+    saved(b"from nano first line\nsecond line\n")
+
+
+def test_nano_saves_with_a_backup(box, document, saved, terminal):
+    nano = terminal("nano", "--ignorercfiles", "--backup", "document.txt", cwd=box)
+    nano.shows("second line")
+    nano.keys("from nano ", "C-s")
+    nano.shows("Wrote")
+    nano.keys("C-x")
+    nano.wait()
+    saved(b"from nano first line\nsecond line\n", beside=["document.txt~"])
+
+
+def test_emacs_saves_and_its_backup_leaves_the_server_at_the_stop(mount, stored, terminal, server):
+    if not shutil.which("emacs"):
+        pytest.skip("there is no emacs")
+    mounted = mount()
+    box = mounted / "box"
+    box.mkdir()
+    id = os.getxattr(box, "user.containerfs.id").decode()
+    (box / "document.txt").write_bytes(b"first line\n")
+    server.forget_requests()
+    always = "(setq backup-enable-predicate (lambda (_) t))"  # also below /tmp
+    emacs = terminal("emacs", "-nw", "-Q", "--eval", always, "document.txt", cwd=box)
+    emacs.shows("first line")
+    emacs.keys("from emacs ")
+    emacs.shows("from emacs")
+    emacs.keys("C-x", "C-s")
+    emacs.shows("Wrote")
+    emacs.keys("more ", "C-x", "C-s")
+    emacs.shows("more")
+    emacs.keys("C-x", "C-c")
+    emacs.wait()
+    expected = b"from emacs more first line\n"
+    assert sorted(os.listdir(box)) == ["document.txt", "document.txt~"]
+    assert (box / "document.txt").read_bytes() == expected
+    assert (box / "document.txt~").read_bytes() == b"first line\n"
+    mounted.stop()
+    assert stored(id) == {"document.txt": expected}
+    assert len(server.requests("create_file")) == len(server.requests("delete_file")) == 2
+    mounted.remount()
+    assert (box / "document.txt~").read_bytes() == b"first line\n"
+
+
+def test_ed_saves(box, document, saved, environ):
+    script = "1s/first/1st/\nw\nq\n"
+    done = subprocess.run(
+        ["ed", "-s", "document.txt"],
+        cwd=box,
+        env=environ,
+        input=script,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    saved(b"1st line\nsecond line\n")
+
+
+def test_sed_saves(box, document, saved, run):
+    run("sed", "-i", "s/first/1st/", document)
+    saved(b"1st line\nsecond line\n")
+
+
+def test_sed_saves_with_a_backup(box, document, saved, run):
+    run("sed", "-i~", "s/first/1st/", document)
+    saved(b"1st line\nsecond line\n", backup=True, beside=["document.txt~"])
+
+
+def test_perl_saves(box, document, run, sent, counts):
+    """Its temporary file has a random name that no pattern tells from a real one's."""
+    run("perl", "-pi", "-e", "s/first/1st/", document)
+    assert sent(box) == {
+        "document.txt": b"1st line\nsecond line\n",
+        "neighbour.txt": b"untouched\n",
+    }
+    assert counts() in ((1, 1), (2, 2))
+    assert sorted(os.listdir(box)) == ["document.txt", "neighbour.txt"]
+
+
+def test_an_editor_that_truncates_and_writes_saves(document, saved):
+    """As VS Code: open without O_TRUNC, ftruncate, write in pieces, fdatasync, close."""
+    fd = os.open(document, os.O_WRONLY)
+    os.ftruncate(fd, 0)
+    os.write(fd, b"from ")
+    os.write(fd, b"code\n")
+    os.fdatasync(fd)
+    os.close(fd)
+    saved(b"from code\n")
+
+
+def test_an_editor_that_opens_with_o_trunc_saves(document, saved):
+    """As VS Code before it flushes, and most simple editors."""
+    fd = os.open(document, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.write(fd, b"from code\n")
+    os.close(fd)
+    os.utime(document)
+    saved(b"from code\n")
+
+
+def test_an_editor_that_replaces_the_file_saves(box, document, saved):
+    """As gedit: a temporary file beside it, given the mode and owner, renamed over it."""
+    temporary = box / ".goutputstream-AB12CD"
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    status = os.stat(document)
+    os.fchown(fd, status.st_uid, status.st_gid)
+    os.fchmod(fd, status.st_mode)
+    os.write(fd, b"from gedit\n")
+    os.fsync(fd)
+    os.close(fd)
+    os.rename(temporary, document)
+    saved(b"from gedit\n")
+
+
+def test_an_editor_that_keeps_a_backup_and_replaces_the_file_saves(box, document, saved):
+    """As gedit with backups: the old file becomes `name~`, which stays."""
+    temporary = box / ".goutputstream-AB12CD"
+    temporary.write_bytes(b"from gedit\n")
+    os.chmod(temporary, 0o640)
+    os.rename(document, f"{document}~")
+    os.rename(temporary, document)
+    saved(b"from gedit\n", backup=True, beside=["document.txt~"])
+
+
+def test_an_office_program_saves(box, document, saved):
+    """As LibreOffice: a lock file, the new content in a temporary file, copied over the old one."""
+    lock = box / ".~lock.document.txt#"
+    lock.write_bytes(b",me,here,;")
+    document.write_bytes(b"from office\n")
+    lock.unlink()
+    saved(b"from office\n")
