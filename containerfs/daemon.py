@@ -39,6 +39,7 @@ from containerfs.fs.renaming import Renaming
 from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
 from containerfs.fs.settling import Settling
+from containerfs.fs.writeback import WriteBack
 from containerfs.fs.xattrs import Xattrs
 from containerfs.mountpoint import MountError
 from containerfs.options import Options
@@ -173,6 +174,9 @@ class Mount:
             patience=patience,
             empty_delay=options.empty_delay,
         )
+        write_back = WriteBack(
+            sending=self.sending, journal=self._journal, state=state, delay=options.write_back
+        )
         scratch = Scratch(options.scratch)
         files = Files(
             namespace=self.namespace,
@@ -190,6 +194,7 @@ class Mount:
                 nursery=nursery,
                 largest=options.prefetch_small,
             ),
+            write_back=write_back,
             max_file_size=options.max_file_size,
             mountpoint=mountpoint,
         )
@@ -220,6 +225,7 @@ class Mount:
             uploader=self.uploader,
             scratch=scratch,
             limit=options.rename_limit,
+            sends_at_once=not write_back.is_on,
         )
         self._settling = Settling(
             intents=intents,

@@ -90,6 +90,12 @@ class Uncertain(ServerFault):
     """A POST was sent and its answer was lost: the server may or may not have done it."""
 
 
+class Unanswered(Uncertain):
+    """A POST was sent and no answer came in time: the server may or may not have done it."""
+
+    errno = errno.ETIMEDOUT
+
+
 class TimedOut(FileSystemError):
     """The deadline passed, or a transfer stood still for too long."""
 

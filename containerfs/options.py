@@ -264,6 +264,13 @@ class Options:
     empty_delay: float = _setting(
         "mount", values.seconds, "seconds", "1", "how long a new empty file waits to be filled"
     )
+    write_back: float | None = _setting(
+        "mount",
+        values.seconds,
+        "seconds",
+        None,
+        "close returns once the file is safe on this disk; it is sent within so many seconds",
+    )
     op_timeout: float = _setting(
         "mount",
         values.positive_seconds,

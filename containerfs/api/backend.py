@@ -116,7 +116,10 @@ class Backend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         with _failures_as(httpcore.ConnectTimeout, httpcore.ConnectError), _limit(timeout):
-            stream = await trio.open_unix_socket(path)
+            try:
+                stream = await trio.open_unix_socket(path)
+            except OSError as exc:  # its message does not name the socket
+                raise OSError(exc.errno, f"{path}: {exc.strerror}") from exc
         return Stream(stream, socket=stream.socket, count=self._add)
 
     async def sleep(self, seconds: float) -> None:

@@ -15,7 +15,7 @@ from containerfs.api.exchange import request_id
 from containerfs.api.parsing import LARGEST_SIZE
 from containerfs.errors import ServerFault, TimedOut
 
-_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)")
+_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII)
 
 
 class Body:

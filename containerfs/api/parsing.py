@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LONGEST_ID = 1024  # characters; the longest seen in the wild has 237
+LONGEST_PAGE = 50_000  # entries; some servers pass over the limit they are asked for
 LARGEST_SIZE = 2**63 - 1  # bytes; what a file offset can hold
 LATEST_TIME = 2**33  # Unix seconds, the year 2242; in nanoseconds it still fits the kernel's field
 LONGEST_LIFE = 2**31  # minutes; added to any time it is still a date
@@ -99,15 +100,18 @@ def page(data: Any, entry: Callable[[Any], T]) -> Page[T]:
 
 
 def _usable(entries: list[Any], entry: Callable[[Any], T]) -> tuple[T, ...]:
+    if len(entries) > LONGEST_PAGE:
+        raise ServerFault(f"a page of {len(entries)} entries", retriable=False)
     usable = []
-    faults: list[ServerFault] = []
+    fault = None
     for data in entries:
         try:
             usable.append(entry(data))
         except ServerFault as exc:
-            faults.append(exc)
-    if faults:
-        log.warning("%d of %d entries left out: %s", len(faults), len(entries), faults[0])
+            fault = fault or str(exc)
+    if fault is not None:
+        left_out = len(entries) - len(usable)
+        log.warning("%d of %d entries left out: %s", left_out, len(entries), fault)
     return tuple(usable)
 
 

@@ -19,6 +19,7 @@ from containerfs.errors import (
     Invalid,
     ServerFault,
     TimedOut,
+    Unanswered,
     Uncertain,
     Unreachable,
 )
@@ -41,7 +42,8 @@ def refused_by_status(
         retriable = is_retriable(status, headers)
         return Refusal(error=cause, is_retriable=retriable, wait=asked_wait(headers))
     if isinstance(cause, ServerFault | TimedOut) and status not in _DEFINITE:
-        cause = Uncertain(f"{cause}: it may have been done")
+        lost = Unanswered if isinstance(cause, TimedOut) else Uncertain
+        cause = lost(f"{cause}: it may have been done")
     return Refusal(error=cause, is_retriable=False)
 
 
@@ -103,7 +105,8 @@ def _lost(
 ) -> Refusal:
     if call.is_idempotent or not is_whole:
         return Refusal(error=_caused(kind(f"{call}: {text}"), cause), is_retriable=True)
-    error = Uncertain(f"{call}: {text}: it may have been done")
+    lost = Unanswered if kind is TimedOut else Uncertain
+    error = lost(f"{call}: {text}: it may have been done")
     return Refusal(error=_caused(error, cause), is_retriable=False)
 
 

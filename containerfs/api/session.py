@@ -218,5 +218,5 @@ class Session:
 def _share(call: Call, number: int, schedule: Schedule) -> float:
     # The first attempt at what is safe to repeat gets half the time, so that a connection or a
     # server that stands still leaves time for another; everything else gets all there is.
-    left = schedule.deadline - trio.current_time()
+    left = max(0.0, schedule.deadline - trio.current_time())
     return left / 2 if number == 0 and call.is_idempotent else left

@@ -29,6 +29,7 @@ from containerfs.fs.patience import Patience
 from containerfs.fs.prefetch import Prefetch
 from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
+from containerfs.fs.writeback import WriteBack
 from containerfs.upload.journal import Journal
 from containerfs.upload.spool import Spool, SpoolDirectory
 
@@ -53,6 +54,7 @@ class Files:
         scratch: Scratch,
         patience: Patience,
         prefetch: Prefetch,
+        write_back: WriteBack,
         max_file_size: int,
         mountpoint: Path,
     ) -> None:
@@ -66,6 +68,7 @@ class Files:
         self._scratch = scratch
         self._patience = patience
         self._prefetch = prefetch
+        self._write_back = write_back
         self._max_file_size = max_file_size
         self._mountpoint = mountpoint
         self._handles: Handles[FileHandle] = Handles()
@@ -158,8 +161,10 @@ class Files:
         node = directory.children.get(name)
         if node is None:
             return None
+        if isinstance(node, Directory) and not flags & os.O_EXCL:
+            raise IsADirectory(name)
         if flags & os.O_EXCL or not isinstance(node, File):
-            raise IsADirectory(name) if isinstance(node, Directory) else Exists(name)
+            raise Exists(name)
         return node
 
     def handle(self, fh: int) -> FileHandle:
@@ -172,11 +177,18 @@ class Files:
         open file, the first close sends it, and after that only the last one.
 
         Raises:
-            FileSystemError: The server has not got it; the journal keeps it.
+            FileSystemError: The server has not got it, now or in the background before; the
+                journal keeps it.
         """
         handle = self._handles[fh]
         file = handle.file
+        if handle.can_write:
+            _report(file)
         if not handle.wrote or not file.is_dirty or file.parent is None:
+            return
+        if self._write_back.is_on:
+            handle.flushed, handle.wrote = True, False
+            await self._write_back.close(file)
             return
         if file.size == 0:
             self._sending.send_soon(file)
@@ -193,6 +205,7 @@ class Files:
     async def fsync(self, fh: int) -> None:
         """Return when the server has the file as it is now, empty or not."""
         handle = self._handles[fh]
+        _report(handle.file)
         if handle.file.is_dirty and handle.file.parent is not None:
             handle.wrote = False
             await self._sending.send(handle.file)
@@ -205,7 +218,8 @@ class Files:
         file = handle.file
         file.opens -= 1
         file.writers -= handle.can_write
-        was_tried = handle.flushed and not handle.wrote  # and failed, or it would not be dirty
+        # Tried and failed, or it would not be dirty.
+        was_tried = not handle.wrote and (handle.flushed or file.error is not None)
         is_last = handle.can_write and not file.writers
         if is_last and file.is_dirty and file.parent is not None and not was_tried:
             self._sending.send_soon(file)
@@ -429,10 +443,14 @@ class Files:
                 self._store.unpin(file.content)
                 file.content = None
 
-    async def make_local(self, file: File) -> None:
-        """Keep the content of a held file here only; the caller deletes what the server has."""
+    async def make_dirty(self, file: File) -> None:
+        """The server has the content of *file* no more: keep it here, to be sent again."""
         if file.spool is None:
             await self._make_spool(file, keep=None)
+
+    async def make_local(self, file: File) -> None:
+        """Keep the content of a held file here only; the caller deletes what the server has."""
+        await self.make_dirty(file)
         self._namespace.lose_remote(file)
 
     def _take_spool(self, file: File, spool: Spool) -> None:
@@ -464,6 +482,13 @@ class Files:
             )
         else:
             self._journal.update(file.entry, spool=spool.path.name)
+
+
+def _report(file: File) -> None:
+    """Raise what went wrong in the background, once."""
+    error, file.unreported = file.unreported, None
+    if error is not None:
+        raise type(error)(str(error), retriable=error.retriable) from error
 
 
 def _or_all(keep: int | None, size: int) -> int:

@@ -159,6 +159,17 @@ def stripped(path: str, *, id: str) -> tuple[str, ...] | None:
     return None
 
 
+def is_upload(path: str, name: str, *, id: str, may_be_flat: bool) -> bool:
+    """Whether an upload as *name* may have got the server path *path*.
+
+    Args:
+        may_be_flat: The server may have dropped the directories.
+    """
+    sent_as = {name, name.rpartition("/")[2]} if may_be_flat else {name}
+    wanted = [components(f"{DATA}{each}", id=id) for each in sent_as]
+    return components(path, id=id) in wanted or stripped(path, id=id) in wanted
+
+
 def upload_name(path: str) -> str:
     """The name to upload the visible *path* under: the server's names for its components.
 

@@ -395,6 +395,12 @@ class Namespace:
         self.local(file).file_id = None
         self.save(file)
 
+    def disown(self, file: File) -> None:
+        """The objects of *file* are about to be another's, or nobody's; it shows them till then."""
+        container = self.container_of(file)
+        for id in file.remote_ids:
+            self._unindex(container, id, file)
+
     def _unindex(self, container: ContainerDirectory, id: str, file: File) -> None:
         if container.files.get(id) is file:
             del container.files[id]

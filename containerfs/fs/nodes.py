@@ -12,6 +12,7 @@ from containerfs.cache.content import Content
 from containerfs.cache.downloads import Download
 from containerfs.cache.metadata import Listing
 from containerfs.cache.state import LocalNode
+from containerfs.errors import FileSystemError
 from containerfs.upload.journal import Entry
 from containerfs.upload.spool import Spool
 
@@ -105,6 +106,7 @@ class File(Node):
             time. Made when first needed.
         copying: Held while a spool is made from the content, for the same reason.
         error: What went wrong with its last upload, in words.
+        unreported: The same, where it happened in the background, until a close or fsync tells.
         writers: How many of its handles may write.
         told_size: What the kernel takes for its size: from our last answer, and its own writes.
     """
@@ -122,6 +124,7 @@ class File(Node):
         "spool",
         "told_size",
         "true_size",
+        "unreported",
         "writers",
     )
 
@@ -136,6 +139,7 @@ class File(Node):
         self.true_size: int | None = None
         self.pages_valid = True
         self.error: str | None = None
+        self.unreported: FileSystemError | None = None
         self.writers = 0
         self.told_size = 0
         self._changing: trio.Lock | None = None

@@ -5,13 +5,14 @@ else can look. A failure up to then leaves the old names as they were, here and 
 """
 
 import logging
-from contextlib import AsyncExitStack
+from collections.abc import Collection
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 
 import trio
 
 from containerfs.api.types import RemoteFile
-from containerfs.cache.content import ContentStore
+from containerfs.cache.content import Content, ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import (
@@ -52,6 +53,7 @@ class _Move:
     """One file's way to its new name.
 
     Attributes:
+        content: What to send, where it is here already; pinned until the rename is over.
         remote: The object under the new name, once it is there.
         intent: Number of the record that it is to be sent.
         is_uncertain: It failed, and may have arrived nevertheless: the record stays.
@@ -61,6 +63,7 @@ class _Move:
     file: File
     container: ContainerDirectory
     path: str
+    content: Content | None = None
     remote: RemoteFile | None = None
     spool: Spool | None = None
     intent: int | None = None
@@ -85,9 +88,11 @@ class Renaming:
         uploader: Uploader,
         scratch: Scratch,
         limit: int,
+        sends_at_once: bool,
     ) -> None:
         """Args:
         limit: Files that a directory may hold to be renamed in place.
+        sends_at_once: A file that is not on the server yet is to be there under its new name.
         """
         self._namespace = namespace
         self._files = files
@@ -101,6 +106,7 @@ class Renaming:
         self._uploader = uploader
         self._scratch = scratch
         self._limit = limit
+        self._sends_at_once = sends_at_once
 
     async def rename(
         self, old: Directory, old_name: str, new: Directory, new_name: str, flags: int
@@ -171,13 +177,15 @@ class Renaming:
         base = f"{new.path}/{new_name}" if new.path else new_name
         moves = self._plan(node, container, base)
         async with AsyncExitStack() as locks:
-            await self._lock(locks, moves, target)
+            await self._lock(locks, moves, node, target)
             moves = self._plan(node, container, base)
             if isinstance(target, File) and target.opens and target.spool is None:
                 await self._changes.keep_content(target)
             await self._send(moves)
-            gone = await self._delete_source(moves)
+            gone = await self._delete_source(moves, target)
             doomed = self._commit(node, new, new_name, target, moves)
+            for pair in gone:
+                self._journal.deleted(*pair)
             await self._delete([pair for pair in doomed if pair not in gone])
         self._send_in_background(node)
 
@@ -185,7 +193,8 @@ class Renaming:
         """The files that the server must get under a new name.
 
         Raises:
-            CrossDevice: There are too many.
+            CrossDevice: There are too many, or one that is being written has an old object in
+                another container, which must stay until the new content is sent.
         """
         if isinstance(node, File):
             found = [(node, base)]
@@ -201,6 +210,11 @@ class Renaming:
             for file, path in found
             if self._must_be_sent(file, container, path, alone=file is node)
         ]
+        sent = {move.file.ino for move in moves}
+        for file, _ in found:
+            is_elsewhere = file.container is not container and file.ino not in sent
+            if is_elsewhere and (file.remote_ids or (file.entry and file.entry.replaces)):
+                raise CrossDevice(f"{file.path!r} has changes that are not sent yet")
         if len(moves) > self._limit:
             raise CrossDevice(f"{len(moves)} files are more than rename_limit ({self._limit})")
         return moves
@@ -208,18 +222,26 @@ class Renaming:
     def _must_be_sent(
         self, file: File, container: ContainerDirectory, path: str, *, alone: bool
     ) -> bool:
-        if self._scratch.matches(path.rpartition("/")[2]):
+        is_here = file.container is container
+        if is_here and self._scratch.matches(path.rpartition("/")[2]):
             return False  # it stays here under the new name; what the server has of it stays there
         if file.spool is not None:
-            return alone and bool(file.size) and not file.writers  # else its own close sends it
+            # Else its own close sends it, or what was begun by its close.
+            return alone and bool(file.size) and not file.writers and self._sends_at_once
         if file.remote is None:
             return False
-        return file.container is not container or not _is_named(file.remote, path)
+        return not is_here or not _is_named(file.remote, path)
 
-    async def _lock(self, locks: AsyncExitStack, moves: list[_Move], target: Node | None) -> None:
+    async def _lock(
+        self, locks: AsyncExitStack, moves: list[_Move], node: Node, target: Node | None
+    ) -> None:
+        """Wait until nothing else changes what the server has of these; plan anew after it."""
         files = {move.file.ino: move.file for move in moves}
-        if isinstance(target, File):
-            files[target.ino] = target
+        for above in (node, target):
+            below = above.walk() if isinstance(above, Directory) else ()
+            for each in (above, *below):
+                if isinstance(each, File) and (each.spool is not None or each is above):
+                    files[each.ino] = each  # it may be on its way under its old name
         for _, file in sorted(files.items()):
             await locks.enter_async_context(file.changing)
 
@@ -281,28 +303,46 @@ class Renaming:
             move.spool = file.spool
             move.remote = await self._sending.upload(file, container=move.container, path=move.path)
             return
-        content = await self._files.whole(file)
-        try:
-            remote = file.remote
+        with ExitStack() as pins:
+            content = move.content
+            if content is None:
+                content = await self._files.whole(file)
+                pins.callback(self._store.unpin, content)
             move.remote = await self._sending.put(
                 move.container, path=move.path, fd=content.fd, size=content.size or 0
             )
-            if remote is not None:
-                self._store.alias(remote, move.remote)
-        finally:
-            self._store.unpin(content)
 
     async def _take_back(self, moves: list[_Move]) -> None:
         pairs = []
         for move in moves:
-            if move.remote is not None and move.remote.id not in move.file.remote_ids:
-                pairs.append((move.container.remote.id, move.remote.id))
-                self._metadata.forget(*pairs[-1])
+            if move.remote is None or move.remote.id in move.file.remote_ids:
+                continue
+            victim = self._namespace.find(move.container, move.path)
+            if isinstance(victim, File) and await self._is_overwritten(victim, move):
+                await self._files.make_dirty(victim)
+                self._sending.send_soon(victim)
+                if move.remote.id in victim.remote_ids:
+                    continue
+            pairs.append((move.container.remote.id, move.remote.id))
+            self._metadata.forget(*pairs[-1])
         await self._delete(pairs)
         self._end([move for move in moves if not move.is_uncertain])
 
-    async def _delete_source(self, moves: list[_Move]) -> set[tuple[str, str]]:
+    async def _is_overwritten(self, victim: Node | None, move: _Move) -> bool:
+        """Whether the server gave the name of *victim* to what was sent, or does not tell."""
+        if not isinstance(victim, File) or victim.remote is None or move.remote is None:
+            return False
+        if move.remote.id in victim.remote_ids:
+            return True
+        try:
+            return await self._uploader.find(move.container.remote.id, victim.remote.id) is None
+        except FileSystemError:
+            return True
+
+    async def _delete_source(self, moves: list[_Move], target: Node | None) -> set[tuple[str, str]]:
         """Delete a single file's old object while the rename can still be taken back.
+
+        It can't where the server has overwritten the target: then the old object goes later.
 
         Returns:
             What is gone, as (container id, file id).
@@ -320,7 +360,7 @@ class Renaming:
                     await self._uploader.remove(container.remote.id, id)
                     gone.add((container.remote.id, id))
         except FileSystemError:
-            if not gone:
+            if not gone and not await self._is_overwritten(target, moves[0]):
                 await self._take_back(moves)
                 raise
         return gone
@@ -345,6 +385,7 @@ class Renaming:
             self._end(moves)
             inherited = self._replace_target(target, node)
             old_ids = {move.file.ino: move.file.remote_ids for move in moves}
+            made = _made(moves)
             if old_parent is not None:
                 self._namespace.keep_directory(old_parent)
                 self._files.touch_directory(old_parent)
@@ -352,7 +393,7 @@ class Renaming:
             self._files.touch_directory(new)
             self._adjust_entries(node)
             for move in moves:
-                doomed += self._finish(move, source, old_ids[move.file.ino])
+                doomed += self._finish(move, source, old_ids[move.file.ino], made)
             if isinstance(node, File) and inherited:
                 doomed += self._inherit(node, inherited, sent=bool(moves))
         return doomed
@@ -381,23 +422,49 @@ class Renaming:
                     self._journal.update(each.entry, held=held)
 
     def _finish(
-        self, move: _Move, source: ContainerDirectory, old_ids: tuple[str, ...]
+        self,
+        move: _Move,
+        source: ContainerDirectory,
+        old_ids: tuple[str, ...],
+        made: Collection[tuple[str, str]],
     ) -> list[tuple[str, str]]:
+        """Let the file be what was sent.
+
+        Args:
+            made: All that was sent: a server may have given an old object's id to a new one.
+        """
         file, remote = move.file, move.remote
         assert remote is not None  # noqa: S101 - all were sent
+        replaces = file.entry.replaces if move.spool is not None and file.entry is not None else ()
+        doomed = [
+            (source.remote.id, id)
+            for id in dict.fromkeys((*replaces, *old_ids))
+            if (source.remote.id, id) not in made
+        ]
         if move.spool is not None:
-            ids = self._sending.sent(file, move.container, move.spool, remote)
-            return [(move.container.remote.id, id) for id in ids]
-        doomed = [id for id in old_ids if id != remote.id]
+            self._namespace.disown(file)
+            file.remote, file.older = None, ()
+            if file.entry is not None:
+                self._journal.update(file.entry, replaces=())
+            self._sending.sent(file, move.container, move.spool, remote)
+        else:
+            self._finish_clean(move, file, remote)
+        for pair in doomed:
+            self._metadata.forget(*pair)
+            self._journal.delete_later(*pair)
+        return doomed
+
+    def _finish_clean(self, move: _Move, file: File, remote: RemoteFile) -> None:
         size = file.size
+        if file.remote is not None:
+            try:
+                self._store.alias(file.remote, remote)
+            except FileSystemError as exc:  # it is only a cache
+                log.warning("%s", exc)
         self._sending.replace_remote(file, move.container, remote, [])
         file.true_size = size if remote.size is None else None
         if file.entry is not None:  # written to meanwhile: its close sends it again
             self._journal.update(file.entry, replaces=(remote.id,))
-        for id in doomed:
-            self._metadata.forget(source.remote.id, id)
-            self._journal.delete_later(source.remote.id, id)
-        return [(source.remote.id, id) for id in doomed]
 
     def _inherit(self, file: File, ids: tuple[str, ...], *, sent: bool) -> list[tuple[str, str]]:
         """What the server has of the replaced file goes: now, or once the new one is there."""
@@ -438,10 +505,12 @@ class Renaming:
         )
         async with AsyncExitStack() as locks:
             moves = [move for plan in plans for move in self._plan(*plan)]
-            await self._lock(locks, moves, None)
+            await self._lock(locks, moves, one, other)
+            moves = [move for plan in plans for move in self._plan(*plan)]
             for move in moves:  # a server may overwrite by name: have all content here first
                 if move.file.spool is None:
-                    self._store.unpin(await self._files.whole(move.file))
+                    move.content = await self._files.whole(move.file)
+                    locks.callback(self._store.unpin, move.content)
             await self._send(moves)
             doomed = self._commit_exchange(one, other, moves)
             await self._delete(doomed)
@@ -463,10 +532,17 @@ class Renaming:
             self._namespace.move(one, other_parent, other_name)
             for node in (one, other):
                 self._adjust_entries(node)
+            for move in moves:  # a server may have given the id of one to the other
+                self._namespace.disown(move.file)
             for move in moves:
-                doomed += self._finish(move, sources[move.file.ino], old_ids[move.file.ino])
-        new_ids = {move.remote.id for move in moves if move.remote is not None}
-        return [(container, id) for container, id in doomed if id not in new_ids]
+                source, ids = sources[move.file.ino], old_ids[move.file.ino]
+                doomed += self._finish(move, source, ids, _made(moves))
+        return doomed
+
+
+def _made(moves: list[_Move]) -> set[tuple[str, str]]:
+    """The objects under the new names, as (container id, file id)."""
+    return {(move.container.remote.id, move.remote.id) for move in moves if move.remote is not None}
 
 
 def _is_named(remote: RemoteFile, path: str) -> bool:

@@ -23,7 +23,7 @@ from containerfs.errors import (
     TimedOut,
     Uncertain,
 )
-from containerfs.fs.names import DATA, components, stripped, upload_name
+from containerfs.fs.names import is_upload, stripped, upload_name
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.patience import Patience
@@ -156,13 +156,8 @@ class Sending:
 
     def _is_named(self, container: ContainerDirectory, name: str, file: RemoteFile) -> bool:
         """Whether *file* has the path that an upload as *name* gets, or its base name alone."""
-        named = [name]
-        if container.remote.id not in self._deep:
-            named.append(name.rpartition("/")[2])
-        wanted = [components(f"{DATA}{each}", id=file.id) for each in named]
-        return (
-            components(file.path, id=file.id) in wanted or stripped(file.path, id=file.id) in wanted
-        )
+        may_be_flat = container.remote.id not in self._deep
+        return is_upload(file.path, name, id=file.id, may_be_flat=may_be_flat)
 
     def _own_ids(self, container: ContainerDirectory) -> set[str]:
         """The objects of *container* that are known to be something that was sent before."""
@@ -182,7 +177,11 @@ class Sending:
     async def _send_again(self, file: File) -> None:
         """Try *file* again, unless it is open for writing: then its close sends it."""
         if not file.writers:
-            await self.send(file)
+            try:
+                await self.send(file)
+            except FileSystemError as exc:
+                file.unreported = exc
+                raise
 
     def sent(
         self, file: File, container: ContainerDirectory, spool: Spool, remote: RemoteFile
@@ -209,7 +208,7 @@ class Sending:
 
     def _let_go(self, file: File, spool: Spool, remote: RemoteFile) -> None:
         """The journal does not name *spool* any more."""
-        file.error = None
+        file.error = file.unreported = None
         if file.entry is not None:
             file.entry.failures = 0
         if file.spool is spool:
@@ -304,28 +303,36 @@ class Sending:
 
     # Not at once.
 
-    def send_soon(self, file: File) -> None:
-        """Send *file* in the background: an empty one only if it is still empty after a moment."""
+    def send_soon(self, file: File, *, after: float | None = None) -> None:
+        """Send *file* in the background: an empty one only if it is still empty after a moment.
+
+        Args:
+            after: Seconds that it may wait, where it was closed without being sent.
+        """
         entry = file.entry
         if entry is None or not file.is_dirty or entry.id in self._delayed:
             return
         self._delayed.add(entry.id)
-        self._nursery.start_soon(self._send_soon, file, entry)
+        self._nursery.start_soon(self._send_soon, file, entry, after)
 
-    async def _send_soon(self, file: File, entry: Entry) -> None:
+    async def _send_soon(self, file: File, entry: Entry, after: float | None) -> None:
         try:
             if file.size == 0:
-                await trio.sleep(self._empty_delay)
+                await trio.sleep(max(self._empty_delay, after or 0.0))
+            elif after is not None:
+                await trio.sleep(after)
         finally:
             self._delayed.discard(entry.id)
-        if file.writers and file.size:
+        if file.writers and file.size and after is None:
             return  # its close sends it
         await self._send_quietly(file)
 
     async def _send_quietly(self, file: File) -> None:
+        """Send it for nobody who waits: a failure is for who closes or syncs it next."""
         try:
             await self.send(file)
         except FileSystemError as exc:
+            file.error, file.unreported = str(exc), exc
             log.warning("%r is not on the server: %s", file.path, exc)
 
     async def send_below(self, directory: Directory) -> None:

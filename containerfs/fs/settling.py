@@ -14,7 +14,7 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import Expired, FileSystemError, NotFound
-from containerfs.fs.names import upload_name
+from containerfs.fs.names import is_upload, stripped, upload_name
 from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.spool import SpoolDirectory
@@ -59,12 +59,13 @@ class Settling:
 
     async def _end(self, rename: Rename) -> None:
         listing = await self._metadata.files(rename.container_id, fresh=True)
-        base = upload_name(rename.path).rpartition("/")[2]
+        name = upload_name(rename.path)
+        is_deep = any(len(stripped(file.path, id=file.id) or ()) > 1 for file in listing.entries)
         made = [
             file
             for file in listing.entries
             if file.id not in rename.known
-            and file.path.endswith(base)
+            and is_upload(file.path, name, id=file.id, may_be_flat=not is_deep)
             and file.size in (None, rename.size)
         ]
         entry = self._entry(rename)
@@ -103,12 +104,13 @@ class Settling:
 
     async def _take_back(self, rename: Rename, made: list[RemoteFile], fd: int | None) -> None:
         for file in made:
-            if fd is not None and await self._uploader.holds(file, fd, rename.size):
-                log.warning("the rename of %r to %r is taken back", *_paths(rename))
-                self._metadata.forget(rename.container_id, file.id)
-                await self._uploader.delete(rename.container_id, file.id)
-            else:
+            if fd is None or not await self._uploader.holds(file, fd, rename.size):
                 log.warning("%s stays: it came while %r was renamed", file.id, rename.source_path)
+                continue
+            log.warning("the rename of %r to %r is taken back", *_paths(rename))
+            self._metadata.forget(rename.container_id, file.id)
+            await self._uploader.delete(rename.container_id, file.id)
+            return  # another one like it is somebody else's
 
     async def _finish(self, rename: Rename, made: list[RemoteFile]) -> None:
         """The new object is the only one: let it have what was remembered of the old name."""

@@ -88,6 +88,20 @@ class Spool:
             raise from_os_error(exc, "truncating the spool") from exc
         self.size = size
 
+    async def sync(self) -> None:
+        """Have it on the disk, under its name, when this returns.
+
+        Raises:
+            NoSpace, LocalFault: It may not be.
+        """
+        own = os.dup(self.fd)
+        try:
+            await trio.to_thread.run_sync(_sync, own, self.path.parent)
+        except OSError as exc:
+            raise from_os_error(exc, "syncing the spool") from exc
+        finally:
+            os.close(own)
+
     def hand_over(self) -> int:
         """Give the open file to somebody else, who closes it; the spool is used no more."""
         fd = self.fd
@@ -165,6 +179,16 @@ class SpoolDirectory:
                     os.unlink(entry.path)
         except OSError as exc:
             raise from_os_error(exc, "tidying the spool") from exc
+
+
+def _sync(file: int, directory: Path) -> None:
+    os.fsync(file)
+    for path in (directory, directory.parent):
+        above = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(above)
+        finally:
+            os.close(above)
 
 
 async def _copy_in_thread(source: int, target: int, size: int) -> None:

@@ -46,11 +46,11 @@ def curl(
         transfers: The long options of each, without the dashes.
         certificate: What to trust.
     """
+    common = {"output": "/dev/null", **({"cacert": str(certificate)} if certificate else {})}
     blocks = (
-        "\n".join(f'{name} = "{value}"' for name, value in {"output": "/dev/null", **each}.items())
+        "\n".join(("fail", *(f'{name} = "{value}"' for name, value in {**common, **each}.items())))
         for each in transfers
     )
-    config.write_text("\nnext\n".join(blocks))
-    trust = ["--cacert", str(certificate)] if certificate else []
+    config.write_text("\nnext\n".join(blocks))  # which makes curl forget all but a few options
     many = ["-Z", "--parallel-max", str(PARALLEL)] if len(transfers) > 1 else []
-    return ["curl", "-sSf", *many, *trust, "-K", config]
+    return ["curl", "--no-progress-meter", *many, "-K", config]

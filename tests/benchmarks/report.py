@@ -123,7 +123,7 @@ def _notes(found: Sequence[Row], samples: Sequence[Sample], *, is_judged: bool) 
                 text += f" {_mark(ratio <= MEMORY[line.job])} ≤ {MEMORY[line.job]}"
         notes.append(text)
     entry = bytes_an_entry(found)
-    if entry is not None:
+    if entry is not None and is_judged:
         text = f"g, memory of one more file in a listing: {entry:.0f} bytes"
         notes.append(text + (f" {_mark(entry <= BYTES_AN_ENTRY)} ≤ {BYTES_AN_ENTRY}"))
         most = max(row.ours.rss or 0 for row in found if row.metric == "cold ls -l" and row.amount)

@@ -108,6 +108,10 @@ class WebDav:
     port: int
     directory: Path
 
+    def new_directory(self, name: str) -> None:
+        """Make a directory, in a way that the server knows about it at once."""
+        exchange(self.port, "MKCOL", f"/{name}/")
+
     def stored(self, name: str) -> tuple[int, int]:
         """How many files there are below *name*, and how many bytes they are."""
         sizes = [
@@ -135,8 +139,7 @@ def webdav(root: Path) -> Iterator[WebDav]:
     directory = root / "data"
     directory.mkdir()
     log = root / "webdav.log"
-    command = ["rclone", "serve", "webdav", directory, "--addr", f"{HOST}:0"]
-    command += ["--config", "", "--dir-cache-time", "1s"]
+    command = ["rclone", "serve", "webdav", directory, "--addr", f"{HOST}:0", "--config", ""]
     with running(command, log=log) as process:
         port = int(said(process, r"Server started on \[?http://[^:]+:(\d+)/", log=log))
         yield WebDav(port=port, directory=directory)

@@ -22,7 +22,7 @@ from servers import Embedded, WebDav
 
 PEER = "rclone"
 WRITE_BACK = "--write-back"
-_SETTLED = 1200.0  # seconds that a mount has to send everything
+_SETTLED = 600.0  # seconds that a mount has to send everything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +188,7 @@ class Stage:
     @contextmanager
     def _write_peer(self, webdav: WebDav, options: tuple[str, ...]) -> Iterator[Place]:
         place = self.fresh()
-        (webdav.directory / place.name).mkdir()
+        webdav.new_directory(place.name)
         url = f"http://{HOST}:{self.lines.port(webdav.port)}/"
         remote = [":webdav:", "--webdav-url", url]
         with mounts.rclone(place, remote=remote, options=options) as running:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from measure import Role, Sample
@@ -165,24 +165,14 @@ def _row(key: _Key, ours: Figures, figures: dict[_Key, list[Figures]], *, is_jud
     )
     if not is_judged or amount is not None:
         return row
-    judgements = tuple(
+    judgements = (
         Judgement(target=target, found=value)
         for target in TARGETS
         if (target.job, target.metric, target.rtt, target.tls) == (job, metric, rtt, tls)
         and target.contestant == ours.contestant
         and (value := _multiple(target, row, figures)) is not None
     )
-    return Row(
-        job=job,
-        metric=metric,
-        rtt=rtt,
-        tls=tls,
-        amount=amount,
-        ours=ours,
-        peer=peer,
-        limit=limit,
-        judgements=judgements,
-    )
+    return replace(row, judgements=tuple(judgements))
 
 
 def _multiple(target: Target, row: Row, figures: dict[_Key, list[Figures]]) -> float | None:

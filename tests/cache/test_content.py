@@ -13,9 +13,7 @@ from containerfs.errors import LocalFault
 
 
 def version(id: str, *, size: int | None = 10, created: int = 1) -> RemoteFile:
-    return RemoteFile(
-        id=id, container_id="c", path=id, size=size, created=created, source="user"
-    )
+    return RemoteFile(id=id, container_id="c", path=id, size=size, created=created, source="user")
 
 
 @pytest.fixture
@@ -253,6 +251,21 @@ def test_a_renamed_file_keeps_its_content_under_the_new_id(open_store):
     assert (is_kept(store, version("a")), is_kept(store, version("b"))) == (False, True)
     store.alias(version("missing"), version("c"))
     assert not is_kept(store, version("c"))
+
+
+def test_two_contents_that_the_server_tells_alike_are_not_mixed_up(open_store):
+    # It gave a new content the id of an older one, in the same second and of the same size.
+    store = open_store()
+    fill(store, version("a"), b"old of a--")
+    fill(store, version("b"), b"old of b--")
+    reader = store.pin(version("b"))
+    store.alias(version("a"), version("b"))
+    store.alias(version("b"), version("a"))
+    assert (is_kept(store, version("a")), is_kept(store, version("b"))) == (False, False)
+    assert reader is not None
+    assert reader.read(0, 10) == b"old of b--"
+    store.unpin(reader)
+    store.alias(version("a"), version("a"))
 
 
 def test_content_that_is_in_use_is_not_discarded(open_store):

@@ -15,9 +15,7 @@ BIG = 3 << 20
 
 @pytest.fixture
 def store(tmp_path, state) -> ContentStore:
-    return ContentStore(
-        directory=tmp_path / "content", connection=state.connection, limit=64 << 20
-    )
+    return ContentStore(directory=tmp_path / "content", connection=state.connection, limit=64 << 20)
 
 
 @pytest.fixture
@@ -107,9 +105,7 @@ async def test_bytes_can_be_read_while_the_rest_still_arrives(downloads, service
 async def test_a_cancelled_reader_does_not_cancel_the_others(downloads, service, upload):
     data = os.urandom(BIG)
     file = upload(data)
-    service.set_faults(
-        {"kind": "stall-body", "operation": "content", "at": 1000, "seconds": 0.2}
-    )
+    service.set_faults({"kind": "stall-body", "operation": "content", "at": 1000, "seconds": 0.2})
     got = []
 
     async def read(task_status: trio.TaskStatus) -> None:
@@ -239,9 +235,7 @@ async def test_a_file_that_changes_between_two_streams_is_not_mixed(
     downloads, service, store, box, upload
 ):
     file = upload(b"a" * BIG, size=None)
-    service.set_faults(
-        {"kind": "cut", "operation": "content", "at": 2 << 20, "count": 1}
-    )
+    service.set_faults({"kind": "cut", "operation": "content", "at": 2 << 20, "count": 1})
     service.set_behaviours(range=False)
     download = downloads.join(file)
     await download.wait_for(1 << 20)

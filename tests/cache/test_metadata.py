@@ -300,9 +300,7 @@ async def test_a_new_version_under_an_old_id_outlives_a_listing_of_before(
     assert (await metadata.files("c")).entries == (new,)
 
 
-async def test_what_was_deleted_here_is_hidden_while_the_listing_lags(
-    client, metadata, mock_clock
-):
+async def test_what_was_deleted_here_is_hidden_while_the_listing_lags(client, metadata, mock_clock):
     client.files = [remote("a"), remote("b")]
     await ids(metadata)
     metadata.forget("c", "a")

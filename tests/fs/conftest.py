@@ -26,6 +26,7 @@ A tree is used by paths like `box/dir/file`:
   `.truncate(path, size)`, `.node(path)`, `.size(path)`.
 * `.refresh(name)`: ask the server now, whatever is believed.
 * `.journal()`: the journal as a crash right now would leave it.
+* `await .until(condition)`: wait for what another process, or a task of the mount, brings about.
 * `.mount`: the parts. Failures are raised as this project's own errors.
 """
 
@@ -217,6 +218,12 @@ class Tree:
         finally:
             connection.close()
 
+    @staticmethod
+    async def until(condition: Callable[[], object]) -> None:
+        with trio.fail_after(10):
+            while not condition():  # noqa: ASYNC110 - another process can only be asked
+                await trio.sleep(0.01)
+
     async def stop(self) -> None:
         await self.mount.stop()
 
@@ -226,9 +233,7 @@ async def _mounted(
     directory: Path, server: Any, *, recover: bool, options: dict[str, Any]
 ) -> AsyncIterator[Tree]:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    connection = Connection(
-        base_url=server.base_url, uds=server.uds, timeout=5, transfer_timeout=5
-    )
+    connection = Connection(base_url=server.base_url, uds=server.uds, timeout=5, transfer_timeout=5)
     values = {"ttl": 60.0, "empty_delay": 0.0, "cache_dir": directory, "prefetch_small": 0}
     async with AsyncExitStack() as stack:
         state = stack.enter_context(open_state(directory / "state.sqlite"))
@@ -269,6 +274,9 @@ def service(shared_server: Any, default_behaviours: Any) -> Any:
     shared_server.set_faults()
     shared_server.forget_requests()
     shared_server.truth = lambda container_id: truth(shared_server, container_id)
+    shared_server.fired = lambda number: shared_server.admin("GET", "/admin/faults")[number][
+        "fired"
+    ]
     return shared_server
 
 

@@ -169,7 +169,8 @@ async def test_a_server_that_overwrites_is_understood(service, box, mounting, sa
         assert service.truth(box) == [("a", b"four! deep")]
     async with mounting(recover=True) as tree:
         assert await tree.all(box.name) == {"a": b"four! deep"}
-        assert tree.journal().deletions == []
+        await tree.until(lambda: not tree.journal().deletions)
+        assert await tree.all(box.name) == {"a": b"four! deep"}
 
 
 # Objects that are not what they seem.

@@ -16,9 +16,7 @@ def refusing(operation: str, *, status: int = 403, **members):
 
 
 async def all_sent(tree) -> None:
-    with trio.fail_after(10):
-        while tree.journal().entries or tree.journal().deletions:
-            await trio.sleep(0.01)
+    await tree.until(lambda: not tree.journal().entries and not tree.journal().deletions)
 
 
 async def killed_while_dirty(tree, path: str, data: bytes) -> None:
@@ -38,11 +36,7 @@ async def killed_while_sending(service, tree, path: str, data: bytes, *, arrives
     service.set_faults(fault, {"kind": "stall", "operation": "list_files"})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(handle.flush)
-        while not service.admin("GET", "/admin/faults")[0]["fired"]:
-            await trio.sleep(0.01)
-        if arrives:
-            while not service.admin("GET", "/admin/faults")[1]["fired"]:
-                await trio.sleep(0.01)
+        await tree.until(lambda: service.fired(1 if arrives else 0))
         nursery.cancel_scope.cancel()
     service.set_faults()
     (entry,) = tree.journal().entries
@@ -136,6 +130,32 @@ async def test_a_rename_before_the_crash_holds(service, box, mounting):
         assert service.truth(box) == [("e/b", b"content")]
 
 
+@pytest.mark.parametrize("arrives", [False, True])
+async def test_a_rename_that_was_cut_off_is_over_and_touches_nobody_elses_file(
+    service, box, mounting, arrives
+):
+    async with mounting() as tree:
+        await tree.mkdir(f"{box.name}/d")
+        await tree.write(f"{box.name}/d/same", b"same")
+        fault = LOST if arrives else {"kind": "stall", "operation": "create_file"}
+        service.set_faults(fault, {"kind": "stall", "operation": "list_files"})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tree.rename, f"{box.name}/d/same", f"{box.name}/d/other")
+            await tree.until(lambda: service.fired(1 if arrives else 0))
+            nursery.cancel_scope.cancel()
+        service.set_faults()
+    for name in ("e/other", "xother", "other"):
+        service.upload(box, name, b"same")
+    expected = dict.fromkeys(("d/same", "e/other", "other", "xother"), b"same")
+    async with mounting(recover=True) as tree:
+        await tree.until(lambda: len(service.files(box)) == len(expected))
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == expected
+        assert dict(service.truth(box)) == expected
+        await tree.stop()
+    assert dict(service.truth(box)) == expected
+
+
 async def test_a_removal_before_the_crash_holds(service, box, mounting, tmp_path):
     async with mounting() as tree:
         await killed_while_dirty(tree, f"{box.name}/a", b"content")
@@ -152,9 +172,7 @@ async def test_a_server_that_is_away_at_first_gets_everything_later(service, box
         await killed_while_dirty(tree, f"{box.name}/a", b"content")
     service.set_faults(refusing("create_file", count=1))
     async with mounting(recover=True) as tree:
-        with trio.fail_after(10):
-            while not service.requests("create_file"):
-                await trio.sleep(0.01)
+        await tree.until(lambda: service.requests("create_file"))
         service.set_faults()
         await tree.stop()
     assert service.truth(box) == [("a", b"content")]
@@ -180,9 +198,7 @@ async def test_local_things_survive_a_remount(service, box, mounting):
         assert (await tree.node(f"{box.name}/a")).ino == ino
 
 
-async def test_containers_keep_their_names_when_a_newer_one_takes_them(
-    service, mounting, new_box
-):
+async def test_containers_keep_their_names_when_a_newer_one_takes_them(service, mounting, new_box):
     box = new_box("twin")
     async with mounting() as tree:
         await tree.write(f"{box.name}/a", b"first")
@@ -225,9 +241,7 @@ async def test_an_expired_container_stays_as_a_snapshot(service, box, mounting):
         assert await tree.read(f"{box.name}/unsent") == b"unsent"
 
 
-async def test_a_container_that_is_deleted_elsewhere_keeps_what_is_unsent(
-    service, box, mounting
-):
+async def test_a_container_that_is_deleted_elsewhere_keeps_what_is_unsent(service, box, mounting):
     async with mounting() as tree:
         await tree.names(box.name)
         await killed_while_dirty(tree, f"{box.name}/unsent", b"unsent")

@@ -256,19 +256,43 @@ async def test_an_unsent_change_takes_its_old_object_along(service, new_box, tre
     assert await tree.all(two.name) == {"a": b"new"}
 
 
-async def test_a_file_open_for_writing_takes_its_old_object_along(service, new_box, tree):
+@pytest.mark.parametrize("is_directory", [False, True])
+async def test_a_file_whose_change_is_not_closed_is_to_be_copied_to_another_container(
+    service, new_box, tree, is_directory
+):
+    # Its old object must stay until the new content is sent, and it is in another container.
     one, two = new_box("one"), new_box("two")
     await tree.refresh()
-    await tree.write(f"{one.name}/a", b"old")
-    handle = await tree.open(f"{one.name}/a", os.O_WRONLY)
+    await tree.mkdir(f"{one.name}/d")
+    await tree.write(f"{one.name}/d/a", b"old")
+    handle = await tree.open(f"{one.name}/d/a", os.O_WRONLY)
     await handle.write(b"new")
-    await tree.rename(f"{one.name}/a", f"{two.name}/a")
-    await tree.refresh(one.name)
-    await tree.refresh(two.name)
-    assert await tree.all(one.name) == {}
-    assert await tree.all(two.name) == {"a": b"new"}
+    old, new = ("d", "e") if is_directory else ("d/a", "a")
+    with pytest.raises(CrossDevice):
+        await tree.rename(f"{one.name}/{old}", f"{two.name}/{new}")
+    assert service.truth(one) == [("d/a", b"old")]
     await handle.close()
-    assert (service.truth(one), service.truth(two)) == ([], [("a", b"new")])
+    assert (service.truth(one), service.truth(two)) == ([("d/a", b"new")], [])
+    await tree.rename(f"{one.name}/{old}", f"{two.name}/{new}")
+    assert service.truth(one) == []
+    assert [data for _, data in service.truth(two)] == [b"new"]
+
+
+async def test_a_file_goes_to_another_container_under_a_temporary_name(service, new_box, tree):
+    one, two = new_box("one"), new_box("two")
+    await tree.refresh()
+    await tree.write(f"{one.name}/a", b"content")
+    await tree.rename(f"{one.name}/a", f"{two.name}/a~")
+    for name in (one.name, two.name):
+        await tree.refresh(name)
+    assert (await tree.all(one.name), await tree.all(two.name)) == ({}, {"a~": b"content"})
+
+
+async def test_a_rename_is_two_requests_and_no_third_one_later(service, box, mounting):
+    async with mounting() as tree:
+        await tree.write(f"{box.name}/a", b"content")
+        await tree.rename(f"{box.name}/a", f"{box.name}/b")
+        assert tree.journal().deletions == []
 
 
 # Directories.
@@ -344,9 +368,7 @@ async def test_a_directory_that_fails_half_way_stays_as_it_was(
         assert "e" not in await tree.names(box.name)
 
 
-async def test_old_objects_of_a_directory_that_cannot_be_deleted_stay_hidden(
-    service, box, tree
-):
+async def test_old_objects_of_a_directory_that_cannot_be_deleted_stay_hidden(service, box, tree):
     files = await make_directory(tree, box)
     service.set_faults(refusing("delete_file"))
     await tree.rename(f"{box.name}/d", f"{box.name}/e")
@@ -380,8 +402,7 @@ async def test_a_file_that_is_on_its_way_moves_with_its_directory(
     service.set_faults({"kind": "latency", "operation": "create_file", "seconds": 0.2})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(handle.close)
-        while not service.admin("GET", "/admin/faults")[0]["fired"]:
-            await trio.sleep(0.01)
+        await tree.until(lambda: service.fired(0))
         await tree.rename(f"{box.name}/d", f"{other.name}/e")
     await tree.refresh(box.name)
     await tree.refresh(other.name)
@@ -396,8 +417,7 @@ async def test_what_appears_under_the_new_name_meanwhile_disturbs_nothing(servic
     service.set_faults({"kind": "latency", "operation": "create_file", "seconds": 0.2})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tree.rename, f"{box.name}/a", f"{box.name}/b")
-        while not service.admin("GET", "/admin/faults")[0]["fired"]:
-            await trio.sleep(0.01)
+        await tree.until(lambda: service.fired(0))
         service.write(box, "/mnt/data/b", b"two")
         await tree.refresh(box.name)
     await tree.refresh(box.name)

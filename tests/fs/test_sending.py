@@ -26,12 +26,6 @@ def order(service) -> list[str]:
     return [operation for operation in log if operation in ("create_file", "delete_file")]
 
 
-async def under_way(service) -> None:
-    """Return when an upload has begun: the server logs requests when they are answered."""
-    while not service.admin("GET", "/admin/faults")[0]["fired"]:
-        await trio.sleep(0.01)
-
-
 async def test_close_returns_when_the_server_has_the_file(service, box, tree):
     await tree.write(f"{box.name}/a", b"content")
     assert service.truth(box) == [("a", b"content")]
@@ -96,7 +90,7 @@ async def test_a_write_during_an_upload_does_not_mix_with_it(service, box, tree)
     seen = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(handle.flush)
-        await under_way(service)
+        await tree.until(lambda: service.fired(0))
         await handle.write(b"new", 1 << 20)
         seen.append(await handle.read(3, 1 << 20))
     (first,) = service.truth(box)
@@ -115,7 +109,7 @@ async def test_a_truncation_during_an_upload_does_not_mix_with_it(service, box, 
     service.set_faults({"kind": "latency", "operation": "create_file", "seconds": 0.2})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(handle.close)
-        await under_way(service)
+        await tree.until(lambda: service.fired(0))
         await tree.truncate(f"{box.name}/a", 9 << 20)
     await tree.mount.sending.send(await tree.file(f"{box.name}/a"))
     assert service.truth(box) == [("a", old[: 9 << 20])]
@@ -139,7 +133,11 @@ async def test_many_closes_at_once_leave_one_object(service, box, tree):
 
 @pytest.mark.parametrize(
     ("behaviour", "error"),
-    [({"max_file_size": 3}, TooLarge), ({"refuse_svg": True}, Invalid), ({"full": True}, ServerFault)],
+    [
+        ({"max_file_size": 3}, TooLarge),
+        ({"refuse_svg": True}, Invalid),
+        ({"full": True}, ServerFault),
+    ],
 )
 async def test_close_reports_why_the_server_has_not_got_the_file(
     service, box, tree, behaviour, error
@@ -247,8 +245,7 @@ async def test_what_was_to_be_deleted_is_deleted_by_the_next_mount(service, box,
         await tree.write(f"{box.name}/a", b"new")
     service.set_faults()
     async with mounting() as tree:
-        while tree.journal().deletions:
-            await trio.sleep(0.01)
+        await tree.until(lambda: not tree.journal().deletions)
         assert service.truth(box) == [("a", b"new")]
         assert await tree.all(box.name) == {"a": b"new"}
 
@@ -267,8 +264,7 @@ async def test_a_failed_file_can_be_removed(service, box, tree):
 
 async def test_a_new_empty_file_is_sent_after_a_moment(service, box, tree):
     await tree.write(f"{box.name}/a", b"")
-    while tree.journal().entries:
-        await trio.sleep(0.01)
+    await tree.until(lambda: not tree.journal().entries)
     assert service.truth(box) == [("a", b"")]
 
 
@@ -288,9 +284,7 @@ async def test_a_refused_empty_file_stays_here(service, box, tree):
 
 
 @pytest.mark.parametrize("slashes", ["flatten", "refuse"])
-async def test_directories_are_kept_here_where_the_server_has_none(
-    service, box, mounting, slashes
-):
+async def test_directories_are_kept_here_where_the_server_has_none(service, box, mounting, slashes):
     service.set_behaviours(slashes=slashes)
     files = {"d/e/a": b"deep", "d/a": b"middle", "a": b"top"}
     async with mounting() as tree:

@@ -22,10 +22,11 @@ def file(box):
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o000, 0o755, 0o4755, 0o2711, 0o1777, 0o7777])
-def test_chmod_sets_the_mode(box, file, mode):
+def test_chmod_sets_the_mode(box, file, mode, tick):
     (box / "dir").mkdir()
     for path in (file, box / "dir"):
         before = times(path)
+        tick()
         os.chmod(path, mode)
         assert os.stat(path).st_mode & 0o7777 == mode
         assert times(path)[1] == before[1]
@@ -92,10 +93,11 @@ def test_times_can_be_set_to_now_or_left_alone(file, run):
     assert times(file)[:2] == (1, 2)
 
 
-def test_each_change_moves_the_times_that_posix_says(box, file):
+def test_each_change_moves_the_times_that_posix_says(box, file, tick):
     def moved(change):
         """Which of mtime and ctime *change* moves."""
         before = times(file)
+        tick()
         change()
         after = times(file)
         return "".join(
@@ -223,7 +225,7 @@ def test_permissions_are_enforced_for_other_users(mount, errno_of):
             directory.chmod(0o711)
     box = mounted / "box"
     box.mkdir()
-    os.chmod(box, 0o755)
+    box.chmod(0o755)
     (box / "private").write_bytes(b"secret")
     os.chmod(box / "private", 0o600)
     (box / "public").write_bytes(b"public")
@@ -231,7 +233,7 @@ def test_permissions_are_enforced_for_other_users(mount, errno_of):
     (box / "theirs").write_bytes(b"theirs")
     os.chown(box / "theirs", 12345, 12345)
     (box / "sticky").mkdir()
-    os.chmod(box / "sticky", 0o1777)
+    (box / "sticky").chmod(0o1777)
     (box / "sticky" / "mine").write_bytes(b"x")
     script = """
 import errno, os, sys
@@ -300,11 +302,11 @@ def adorned(mount):
     os.symlink("file", box / "link")
     for name in ("file", "dir"):
         os.setxattr(box / name, "user.note", name.encode())
-        os.chmod(box / name, 0o751)
+        (box / name).chmod(0o751)
     for name in ("file", "dir", "link"):
         os.chown(box / name, 11, 22, follow_symlinks=False)
         os.utime(box / name, ns=(1_000, 2_000_000_001), follow_symlinks=False)
-    os.chmod(box, 0o711)
+    box.chmod(0o711)
     return mounted
 
 

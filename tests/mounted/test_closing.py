@@ -1,4 +1,4 @@
-"""Closing sends what was written, once: counted at the server, for the ways in which programs do it."""
+"""Closing sends what was written, once: counted at the server, however programs do it."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def uploads(counted, box):
-    """How many uploads and deletions there were since the last time; `uploads()` also looks away."""
+    """How many uploads and deletions there were since the last time."""
 
     def uploads():
         requests = counted(box)

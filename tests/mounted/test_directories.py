@@ -165,7 +165,7 @@ def test_link_counts_are_those_of_a_disk(box):
     assert links(box) == 3
 
 
-def test_the_time_of_a_directory_tells_when_an_entry_came_or_went(box):
+def test_the_time_of_a_directory_tells_when_an_entry_came_or_went(box, tick):
     (box / "dir").mkdir()
     for directory in (box, box / "dir"):
         steps = [
@@ -179,6 +179,7 @@ def test_the_time_of_a_directory_tells_when_an_entry_came_or_went(box):
         ]
         before = os.stat(directory).st_mtime_ns
         for step in steps:
+            tick()
             step()
             after = os.stat(directory)
             assert after.st_mtime_ns > before

@@ -1,4 +1,4 @@
-"""Saving an existing file costs one upload and one delete, in every editor, and leaves no litter."""
+"""Saving a file costs one upload and one delete in every editor, and leaves no litter."""
 
 import os
 import shlex

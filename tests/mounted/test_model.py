@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shlex
+import shutil
 import stat
 import time
 from collections import Counter
@@ -427,6 +428,8 @@ class World:
         self.runs += 1
         if not self.sees_others or not self.mount.is_running or time.monotonic() > self.due:
             self.remount(0)
+        for container in self.mount.path.iterdir():
+            shutil.rmtree(container, ignore_errors=True)
         twin = self.directory / f"twin-{self.runs}"
         names = (f"box-{self.runs}", f"other-{self.runs}")
         for name in names:

@@ -26,6 +26,14 @@ def tree(path):
     return found
 
 
+@pytest.fixture
+def other(shared_mount, box):
+    """Another container."""
+    other = shared_mount / f"{box.name}-other"
+    other.mkdir()
+    return other
+
+
 def test_renaming_a_file_written_here_downloads_nothing(box, counted, sent):
     (box / "file").write_bytes(b"content" * 1000)
     counted(box)
@@ -50,9 +58,7 @@ def test_renaming_a_file_that_is_not_cached_downloads_it_once(mount, server, sto
     assert stored(id) == {"renamed": b"content" * 100_000}
 
 
-def test_a_file_is_renamed_between_containers(shared_mount, shared_server, box, sent, counted):
-    other = shared_mount / f"{box.name}-other"
-    other.mkdir()
+def test_a_file_is_renamed_between_containers(box, other, sent):
     (box / "file").write_bytes(b"content")
     (box / "dir" / "sub").mkdir(parents=True)
     (box / "dir" / "sub" / "below").write_bytes(b"below")
@@ -71,6 +77,48 @@ def test_a_file_is_renamed_between_containers(shared_mount, shared_server, box, 
     assert tree(box) == {".": None}
     assert sent(box) == {}
     assert sent(other) == {"moved": b"content", "dir/sub/below": b"below"}
+
+
+@pytest.mark.parametrize("name", ["file", "file~", ".file.swp"])
+@pytest.mark.parametrize("change", [b"", b"changed"])
+@pytest.mark.parametrize("below", ["", "dir"])
+def test_an_open_file_is_renamed_between_containers(
+    box, other, sent, eventually, name, change, below
+):
+    """To a real name or a scratch one, alone or below a directory, and written to afterwards."""
+    (box / "dir").mkdir()
+    source = box / below / "file"
+    source.write_bytes(b"content")
+    target = other / "moved" / name if below else other / name
+    with source.open("r+b", buffering=0) as file:
+        if below:
+            os.rename(source, source.with_name(name))
+            os.rename(box / "dir", other / "moved")
+        else:
+            os.rename(source, target)
+        file.write(change)
+        assert os.pread(file.fileno(), 100, 0) == (change or b"content")
+    assert target.read_bytes() == (change or b"content")
+    eventually(lambda: sent(box) == {})
+    if name == "file":
+        eventually(lambda: list(sent(other).values()) == [change or b"content"])
+    os.unlink(target)
+    eventually(lambda: sent(box) == sent(other) == {})
+
+
+def test_a_file_with_unsent_changes_moves_to_another_container_by_a_copy(
+    box, other, sent, errno_of, run
+):
+    """Its old object must stay where it is until the new content is sent."""
+    with (box / "file").open("wb", buffering=0) as file:
+        file.write(b"content")
+        os.fsync(file.fileno())
+        file.write(b" changed")
+        assert errno_of(os.rename, box / "file", other / "file") == "EXDEV"
+        assert (box / "file").read_bytes() == b"content changed"
+        run("mv", box / "file", other / "file")
+    assert sent(box) == {}
+    assert sent(other) == {"file": b"content changed"}
 
 
 @pytest.mark.parametrize("count", [25])
@@ -117,40 +165,43 @@ def test_a_directory_over_the_limit_is_copied_by_mv(mount, run, errno_of, stored
 
 
 @pytest.mark.parametrize("operation", FAULTS)
-@pytest.mark.parametrize("target", ["free", "taken"])
 def test_a_rename_that_fails_leaves_source_and_target_as_they_were(
-    mount, server, stored, errno_of, eventually, operation, target
+    mount, server, stored, errno_of, operation
 ):
     id = server.new_container("box")
     server.write(id, "/mnt/data/source", b"source content")
     server.write(id, "/mnt/data/taken", b"target content")
+    before = {"source": b"source content", "taken": b"target content"}
     mounted = mount()
     box = mounted / "box"
-    assert sorted(os.listdir(box)) == ["source", "taken"]
-    mounted.expect(r"deleted later")
-    server.set_faults({"operation": operation, "kind": "status", "status": 403})
-    assert errno_of(os.rename, box / "source", box / target) == "EACCES"
-    server.set_faults()
-    expected = {"./source": b"source content", "./taken": b"target content", ".": None}
-    assert tree(box) == expected
-    mounted.remount()  # deletes what could not be deleted
-    eventually(lambda: stored(id) == {"source": b"source content", "taken": b"target content"})
-    assert tree(box) == expected
-
-
-@pytest.mark.parametrize("operation", FAULTS)
-def test_what_a_failed_rename_sent_is_taken_back(mount, server, stored, errno_of, operation):
-    id = server.new_container("box")
-    server.write(id, "/mnt/data/source", b"source content")
-    server.write(id, "/mnt/data/taken", b"target content")
-    mounted = mount()
-    box = mounted / "box"
-    os.listdir(box)
-    server.set_faults({"operation": operation, "kind": "status", "status": 403, "count": 1})
-    assert errno_of(os.rename, box / "source", box / "taken") == "EACCES"
-    assert stored(id) == {"source": b"source content", "taken": b"target content"}
+    for target in ("free", "taken"):
+        os.listdir(box)
+        server.set_faults({"operation": operation, "kind": "status", "status": 403, "count": 1})
+        assert errno_of(os.rename, box / "source", box / target) == "EACCES"
+        assert stored(id) == before
+        assert sorted(os.listdir(box)) == sorted(before)
+    assert tree(box) == {".": None} | {f"./{name}": before[name] for name in before}
     mounted.remount()
-    assert tree(box) == {"./source": b"source content", "./taken": b"target content", ".": None}
+    assert tree(box) == {".": None} | {f"./{name}": before[name] for name in before}
+    os.rename(box / "source", box / "taken")
+    assert stored(id) == {"taken": b"source content"}
+
+
+def test_what_a_failed_rename_sent_is_taken_back_as_soon_as_that_is_possible(
+    mount, server, stored, errno_of, eventually
+):
+    id = server.new_container("box")
+    server.write(id, "/mnt/data/source", b"content")
+    mounted = mount()
+    box = mounted / "box"
+    mounted.expect("deleted later")
+    server.set_faults({"operation": "delete_file", "kind": "status", "status": 403})
+    assert errno_of(os.rename, box / "source", box / "new") == "EACCES"
+    assert tree(box) == {".": None, "./source": b"content"}
+    server.set_faults()
+    mounted.remount()
+    eventually(lambda: stored(id) == {"source": b"content"})
+    assert tree(box) == {".": None, "./source": b"content"}
 
 
 @pytest.mark.parametrize("operation", ["create_file", "content"])

@@ -329,7 +329,7 @@ def test_many_threads_on_one_tree_end_in_what_they_did(box, sent):
 
 def test_a_program_run_from_the_mount_runs(box, run):
     (box / "script").write_bytes(b"#!/bin/sh\necho ran $1\n")
-    os.chmod(box / "script", 0o755)
+    (box / "script").chmod(0o755)
     assert run(box / "script", "well") == "ran well\n"
     run("cp", "/bin/true", box / "binary")
     assert subprocess.run([box / "binary"]).returncode == 0

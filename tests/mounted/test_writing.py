@@ -251,10 +251,11 @@ def test_what_could_not_be_sent_is_sent_again_in_the_background(
     mounted = mount()
     mounted.expect("not on the server")
     (mounted / "box").mkdir()
-    server.set_faults({"operation": "create_file", "kind": "status", "status": 503, "count": 1})
+    server.set_faults({"operation": "create_file", "kind": "status", "status": 503})
     writer = (mounted / "box" / "file").open("wb", buffering=0)
     writer.write(b"content")
     assert errno_of(writer.close) == "EIO"
+    server.set_faults()
     eventually(lambda: contents(mounted / "box") == {"file": b"content"})
     eventually(lambda: "user.containerfs.error" not in os.listxattr(mounted / "box" / "file"))
 

@@ -12,8 +12,8 @@ Fixtures:
     that were handed to the network. `hostile.json(data)`, `hostile.plain(body, status, **headers)`:
     answers.
 
-`hostile_client`
-    A client of it, with the key `KEY`.
+`hostile_client`, `hasty_client`
+    A client of it, with the key `KEY`; one that repeats nothing, as its deadline is short.
 
 `real_answers`
     Answers of the real server, head and body, by operation.
@@ -158,6 +158,13 @@ def key() -> str:
 @pytest.fixture
 async def hostile_client(hostile: Hostile) -> AsyncIterator[Client]:
     connection = Connection(base_url=hostile.base_url, api_key=CANARY, timeout=5)
+    async with connect(connection) as client:
+        yield client
+
+
+@pytest.fixture
+async def hasty_client(hostile: Hostile) -> AsyncIterator[Client]:
+    connection = Connection(base_url=hostile.base_url, api_key=CANARY, timeout=0.35)
     async with connect(connection) as client:
         yield client
 

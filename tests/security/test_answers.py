@@ -1,5 +1,6 @@
 """Answers made to harm the client: each is an error in words, and costs little."""
 
+import functools
 import itertools
 import json
 import os
@@ -27,9 +28,10 @@ def endless(start: bytes, piece: bytes) -> Iterator[bytes]:
     yield from itertools.repeat(piece, (1 << 30) // len(piece))
 
 
+@functools.cache
 def bomb() -> bytes:
     packer = zlib.compressobj(wbits=31)
-    zeros = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256))
+    zeros = b"".join(packer.compress(bytes(1 << 20)) for _ in range(64))
     return zeros + packer.flush()
 
 
@@ -58,22 +60,22 @@ async def test_an_endless_error_is_not_read(hostile, hostile_client) -> None:
 @pytest.mark.parametrize(
     "piece", [b"x: " + b"y" * 60_000 + b"\r\n", b"y" * 60_000], ids=["lines", "one line"]
 )
-async def test_endless_headers_are_not_read(hostile, hostile_client, piece) -> None:
+async def test_endless_headers_are_not_read(hostile, hasty_client, piece) -> None:
     hostile.answer = lambda _: endless(b"HTTP/1.1 200 OK\r\n", piece)
     with pytest.raises(FileSystemError):
-        await hostile_client.list_containers()
+        await hasty_client.list_containers()
     assert hostile.sent < FEW
 
 
 @pytest.mark.parametrize("text", [b"[", b'{"a":'], ids=["arrays", "objects"])
 @pytest.mark.parametrize("depth", [100_000, 990, 970, 950, 930, 900])
 @pytest.mark.parametrize("shape", ["%s", '{"error": {"code": %s}}', '{"error": {"message": %s}}'])
-async def test_json_nested_deep_is_an_error(hostile, hostile_client, text, depth, shape) -> None:
+async def test_json_nested_deep_is_an_error(hostile, hasty_client, text, depth, shape) -> None:
     closing = b"]" if text == b"[" else b"}"
     body = shape.encode() % (text * depth + b"1" + closing * depth)
     hostile.answer = lambda _: hostile.plain(body)
     with pytest.raises(FileSystemError):
-        await hostile_client.retrieve_container("c")
+        await hasty_client.retrieve_container("c")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZip", "br", "deflate, gzip", "x-unknown"])
@@ -86,10 +88,10 @@ async def test_a_compressed_answer_is_refused(hostile, hostile_client, encoding)
             pass
 
 
-async def test_a_compressed_transfer_is_refused(hostile, hostile_client) -> None:
+async def test_a_compressed_transfer_is_refused(hostile, hasty_client) -> None:
     hostile.answer = lambda _: [HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n"]
     with pytest.raises(FileSystemError):
-        await hostile_client.list_containers()
+        await hasty_client.list_containers()
 
 
 # Redirects.
@@ -178,6 +180,7 @@ def page_of(count: int, *, start: int = 0, path: str = "/mnt/data/x") -> dict[st
     return {"object": "list", "data": data, "has_more": True, "last_id": data[-1]["id"]}
 
 
+@pytest.mark.deep
 async def test_a_list_that_never_ends_is_an_error(hostile, hostile_client) -> None:
     pages = itertools.count()
     hostile.answer = lambda _: hostile.json(page_of(10_000, start=10_000 * next(pages)))
@@ -217,11 +220,11 @@ async def test_a_size_that_cannot_be_true_is_unknown(hostile, hostile_client, si
     assert file.created in (0, 1)
 
 
-async def test_a_number_of_a_million_digits_is_an_error(hostile, hostile_client) -> None:
+async def test_a_number_of_a_million_digits_is_an_error(hostile, hasty_client) -> None:
     body = b'{"id": "f", "path": "/x", "bytes": ' + b"9" * 1_000_000 + b"}"
     hostile.answer = lambda _: hostile.plain(body)
     with pytest.raises(ServerFault, match="not JSON"):
-        await hostile_client.retrieve_file("c", "f")
+        await hasty_client.retrieve_file("c", "f")
 
 
 @pytest.mark.parametrize(
@@ -238,10 +241,10 @@ async def test_a_number_of_a_million_digits_is_an_error(hostile, hostile_client)
         "X: a\x00b",
     ],
 )
-async def test_headers_that_make_no_sense_are_an_error(hostile, hostile_client, header) -> None:
+async def test_headers_that_make_no_sense_are_an_error(hostile, hasty_client, header) -> None:
     hostile.answer = lambda _: [f"HTTP/1.1 200 OK\r\n{header}\r\n\r\n{{}}".encode("latin-1")]
     with pytest.raises(FileSystemError):
-        await hostile_client.retrieve_container("c")
+        await hasty_client.retrieve_container("c")
 
 
 @pytest.mark.parametrize(
@@ -257,11 +260,11 @@ async def test_headers_that_make_no_sense_are_an_error(hostile, hostile_client, 
         "",
     ],
 )
-async def test_a_range_that_cannot_be_true_is_an_error(hostile, hostile_client, range_) -> None:
+async def test_a_range_that_cannot_be_true_is_an_error(hostile, hasty_client, range_) -> None:
     head = f"HTTP/1.1 206 X\r\nContent-Range: {range_}\r\n\r\n12345"
     hostile.answer = lambda _: [head.encode()]
     with pytest.raises(ServerFault):
-        async with hostile_client.download_file("c", "f", offset=5) as body:
+        async with hasty_client.download_file("c", "f", offset=5) as body:
             async for _ in body:
                 pass
 
@@ -297,7 +300,7 @@ async def test_a_retry_after_that_makes_no_sense_is_passed_over(hostile, when) -
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 404, 429, 500])
 async def test_a_server_that_repeats_the_key_does_not_get_it_into_a_message(
-    hostile, hostile_client, KEY, status
+    hostile, hasty_client, KEY, status
 ) -> None:
     bodies = [
         json.dumps({"error": {"message": f"wrong: {KEY}", "code": KEY, "type": KEY}}),
@@ -312,7 +315,7 @@ async def test_a_server_that_repeats_the_key_does_not_get_it_into_a_message(
         text = f"{head}\r\n{header}\r\n\r\n{body}".encode()
         hostile.answer = lambda _, text=text: [text]
         with pytest.raises(FileSystemError) as caught:
-            await hostile_client.delete_file("c", "f")
+            await hasty_client.delete_file("c", "f")
         assert "sk-canary-" not in str(caught.value)
         assert "sk-canary-" not in repr(caught.value)
 
@@ -348,5 +351,5 @@ def test_what_json_becomes_in_memory_is_bounded(hostile, unit) -> None:
         timeout=120,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)),
     )
-    assert done.stderr == ""
+    assert "Traceback" not in done.stderr
     assert int(done.stdout) < 500_000  # KiB

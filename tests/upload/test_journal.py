@@ -29,7 +29,7 @@ def connection(path):
     connection.close()
 
 
-class CutOff(Exception):  # noqa: N818 - it is the end of the process, not an error
+class CutOffError(Exception):
     """The machine stopped here."""
 
 
@@ -48,7 +48,7 @@ class Cutting:
         if not statement.startswith("SELECT"):
             self.changes += 1
             if self.changes == self._at:
-                raise CutOff
+                raise CutOffError
         return self._connection.execute(statement, *values)
 
 
@@ -163,7 +163,7 @@ def test_cut_off_at_any_step_each_entry_is_whole_or_absent(path, connection, tmp
         else:
             acknowledged[entry.path] = replace(entry)
 
-    with pytest.raises(CutOff):
+    with pytest.raises(CutOffError):
         life(Journal(cutting), cutting, acknowledge)
     found = reopened(path, tmp_path)
     # What was acknowledged is there, as it was acknowledged, and nothing else is.
@@ -175,7 +175,7 @@ def test_cut_off_at_any_step_each_entry_is_whole_or_absent(path, connection, tmp
 def test_an_entry_that_could_not_be_recorded_is_not_in_memory_either(connection):
     cutting = Cutting(connection, at=1)
     journal = Journal(cutting)
-    with pytest.raises(CutOff):
+    with pytest.raises(CutOffError):
         begin(journal, "a")
     assert journal.entries == []
 
@@ -184,7 +184,7 @@ def test_an_entry_that_could_not_be_forgotten_is_still_there(path, connection, t
     cutting = Cutting(connection, at=2)
     journal = Journal(cutting)
     entry = begin(journal, "a")
-    with pytest.raises(CutOff):
+    with pytest.raises(CutOffError):
         journal.forget(entry)
     assert journal.entries == [entry]
     assert reopened(path, tmp_path).entries == [entry]

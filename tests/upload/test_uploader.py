@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+from itertools import pairwise
 
 import pytest
 import trio
@@ -95,9 +96,7 @@ async def test_a_server_that_loses_every_answer_gets_a_file_once(service, box, s
     assert contents(service, box) == [b"content"]
 
 
-async def test_whether_a_lost_upload_arrived_stays_open_while_nobody_can_tell(
-    service, box, send
-):
+async def test_whether_a_lost_upload_arrived_stays_open_while_nobody_can_tell(service, box, send):
     service.set_faults(
         {**LOST, "count": 1}, {"kind": "status", "status": 403, "operation": "list_files"}
     )
@@ -122,9 +121,7 @@ async def test_an_earlier_attempt_is_looked_for_first(service, box, send):
 @pytest.mark.parametrize(
     ("name", "data"), [("a.txt", b"CONTENT"), ("a.txt", b"conten"), ("xa.txt", b"content")]
 )
-async def test_another_file_is_never_taken_for_an_earlier_attempt(
-    service, box, send, name, data
-):
+async def test_another_file_is_never_taken_for_an_earlier_attempt(service, box, send, name, data):
     other = service.upload(box, name, data)["id"]
     service.write(box, "/mnt/data/b.txt", b"content")
     file = await send(b"content", may_be_there=True)
@@ -151,9 +148,7 @@ async def test_a_listed_file_that_is_not_there_is_no_earlier_attempt(service, bo
     assert service.content(box, file.id) == b"content"
 
 
-async def test_a_file_that_arrived_with_another_length_is_removed_and_an_error(
-    service, box, send
-):
+async def test_a_file_that_arrived_with_another_length_is_removed_and_an_error(service, box, send):
     wrong = {"id": "cfile_x", "object": "container.file", "created_at": 1, "bytes": 3}
     wrong |= {"container_id": box, "path": "/mnt/data/x-a.txt", "source": "user"}
     service.write(box, "/mnt/data/x-a.txt", b"con", id="cfile_x")
@@ -191,7 +186,11 @@ async def test_a_known_file_is_not_removed_for_its_length(service, box, send):
 
 @pytest.mark.parametrize(
     ("behaviour", "error"),
-    [({"max_file_size": 3}, TooLarge), ({"refuse_svg": True}, Invalid), ({"full": True}, ServerFault)],
+    [
+        ({"max_file_size": 3}, TooLarge),
+        ({"refuse_svg": True}, Invalid),
+        ({"full": True}, ServerFault),
+    ],
 )
 async def test_a_refusal_is_an_error_and_leaves_nothing(service, box, send, behaviour, error):
     service.set_behaviours(**behaviour)
@@ -232,8 +231,8 @@ async def test_what_could_not_be_deleted_is_deleted_later(
     assert await uploader.delete(box, id)
     assert journal.deletions == [(box, id)]
     assert "later" in caplog.text
+    service.set_faults({"kind": "status", "status": 403, "operation": "delete_file"})
     with pytest.raises(FileSystemError):
-        service.set_faults({"kind": "status", "status": 403, "operation": "delete_file"})
         await uploader.remove(box, id)
     service.set_faults()
     async with trio.open_nursery() as nursery:
@@ -266,9 +265,7 @@ class Nobody:
         raise ServerFault("down")
 
 
-async def test_failed_uploads_are_tried_again_with_growing_waits(
-    journal, nursery, autojump_clock
-):
+async def test_failed_uploads_are_tried_again_with_growing_waits(journal, nursery, autojump_clock):
     uploader = Uploader(client=Nobody(), journal=journal, nursery=nursery)
     entry = journal.begin(container_id="c", path="a", spool="s", replaces=(), held=False)
     times = [trio.current_time()]
@@ -282,7 +279,7 @@ async def test_failed_uploads_are_tried_again_with_growing_waits(
     uploader.retry_later(entry, send)
     uploader.retry_later(entry, send)  # one wait at a time
     await trio.sleep(10_000)
-    waits = [round(after - before) for before, after in zip(times, times[1:], strict=False)]
+    waits = [round(after - before) for before, after in pairwise(times)]
     assert waits == [5, 10, 20, 40, 80, 160, 300, 300, 300]
     assert (waits[0], waits[-1]) == (FIRST_RETRY, LAST_RETRY)
 

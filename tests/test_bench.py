@@ -1,0 +1,51 @@
+"""The benchmarks: that they run to the end, on what every machine has."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "benchmarks" / "run.py"
+METRICS = {
+    "a": {"cold read"},
+    "c": {f"{state} {tool}" for state in ("cold", "warm") for tool in ("cat *", "grep -r")}
+    | {"cold cp -r"},
+    "d": {"cold ls -l", "warm ls -l", "first name", "ls -l after the TTL"},
+    "e": {
+        f"{work}: {moment}"
+        for work in ("cp -r", "16 writers")
+        for moment in ("returns", "uploaded")
+    },
+}
+
+
+@pytest.fixture
+def bench(tmp_path):
+    def bench(*words: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), *map(str, words)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return bench
+
+
+def test_every_job_is_measured_without_a_peer(bench, tmp_path):
+    told = tmp_path / "told.json"
+    done = bench("--quick", *METRICS, "--rtt", 0, "--no-peer", "--json", told)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(told.read_text())["rows"]
+    for job, metrics in METRICS.items():
+        found = {row["metric"] for row in rows if row["job"] == job}
+        assert found == metrics, done.stderr
+    assert all(row["ours"]["seconds"] > 0 for row in rows)
+    assert "0 ms round trip" in done.stdout
+
+
+def test_a_job_that_does_not_exist_is_a_usage_error(bench):
+    assert bench("z").returncode == 2
