@@ -97,6 +97,7 @@ class ContentStore:
         )
         self._total = sum(self._sizes.values())
         self._remove_strangers()
+        self._evict()
 
     def _remove_strangers(self) -> None:
         with local_disk("tidying the cache"):

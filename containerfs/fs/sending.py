@@ -146,8 +146,8 @@ class Sending:
                 self._namespace.expire(container)
                 raise
             except Invalid:
-                if name == base:
-                    raise
+                if name == base or container.remote.id in self._deep:
+                    raise  # it is not the slashes
                 remote = await send(name=base)
                 self._flat.add(container.remote.id)
         if len(stripped(remote.path, id=remote.id) or ()) > 1:

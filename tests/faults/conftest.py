@@ -2,19 +2,21 @@
 
 Beside them:
 
-`mounted`
-    A mount with short limits: whatever the server does, each call is answered within `LIMIT`.
+`short`
+    Options of a mount that waits for nothing longer than a few seconds.
+
+`together`
+    `together({name: call, ...})`: makes all calls at once; the name of each one's errno, or None.
+    A call that is not answered although every limit has passed is "HANGS".
 
 `id_of`
     The container's id, of its path.
-
-`answered`
-    `answered(call, *args)`: the name of the errno of a call that must be answered within the
-    limits, or None.
 """
 
+import errno
 import importlib.util
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +38,37 @@ stored = _mounted.stored
 run = _mounted.run
 eventually = _mounted.eventually
 errno_of = _mounted.errno_of
+
+
+SHORT = {"op_timeout": 3, "timeout": 2, "transfer_timeout": 2}
+LONG = 20  # seconds after which a call with SHORT limits is not answered any more
+
+
+@pytest.fixture
+def short() -> dict[str, float]:
+    return dict(SHORT)
+
+
+@pytest.fixture
+def together() -> Callable[[dict[str, Callable[[], object]]], dict[str, str | None]]:
+    def together(calls: dict[str, Callable[[], object]]) -> dict[str, str | None]:
+        answers: dict[str, str | None] = dict.fromkeys(calls, "HANGS")
+
+        def make(name: str, call: Callable[[], object]) -> None:
+            try:
+                call()
+                answers[name] = None
+            except OSError as exc:
+                answers[name] = errno.errorcode[exc.errno or 0]
+
+        threads = [threading.Thread(target=make, args=pair, daemon=True) for pair in calls.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LONG)
+        return answers
+
+    return together
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import Phase, HealthCheck, note, settings
+from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
@@ -120,15 +120,12 @@ class Model(RuleBasedStateMachine):
         self.handles: dict[int, tuple[int, int]] = {}
         self.steps = 0
         for container in self.ids:
-            self.sh(f"mkdir {container}")
-
-    def sh(self, line: str) -> None:
-        note(line)
+            note(f"mkdir {container}")
 
     # Doing everything twice.
 
     def both(self, line, call):
-        self.sh(line)
+        note(line)
         results = []
         for root in (self.mount.path, self.twin):
             try:
@@ -303,7 +300,7 @@ class Model(RuleBasedStateMachine):
     def sync(self):
         """Have the server hold everything, and the mount know it; returns its objects by path."""
         for container in self.ids:
-            self.sh(f"sync {container}")
+            note(f"sync {container}")
             fd = os.open(self.mount / container, os.O_RDONLY)
             try:
                 os.fsync(fd)
@@ -318,7 +315,7 @@ class Model(RuleBasedStateMachine):
         path = self.place(where, name)
         if path not in self.seen:
             self.sync()
-            self.sh(f"# the model's code writes {data[:17]!r}, {len(data)} bytes, to {path!r}")
+            note(f"# the model's code writes {data[:17]!r}, {len(data)} bytes, to {path!r}")
             container, _, rest = path.partition("/")
             self.world.server.write(self.ids[container], f"/mnt/data/{rest}", data)
             (self.twin / path).write_bytes(data)
@@ -333,15 +330,14 @@ class Model(RuleBasedStateMachine):
             return
         if same_id and (self.twin / path).stat().st_size == len(data):
             data += b"!"  # the service has no other sign of a new version within one second
-        self.sh(f"# the model's code writes {data[:17]!r}, {len(data)} bytes, over {path!r}")
+        note(f"# the model's code writes {data[:17]!r}, {len(data)} bytes, over {path!r}")
         self.world.rewrite(self.ids, path, id, data, same_id=same_id)
         replaced = self.twin / "replaced"
         replaced.write_bytes(data)
         replaced.chmod(stat.S_IMODE((self.mount / path).stat().st_mode))
         old = self.twin / path
-        if same_id:
-            for name in os.listxattr(old):
-                os.setxattr(replaced, name, os.getxattr(old, name))
+        for name in os.listxattr(old):  # modes and attributes belong to the path
+            os.setxattr(replaced, name, os.getxattr(old, name))
         replaced.rename(old)
         self.look()
 
@@ -351,7 +347,7 @@ class Model(RuleBasedStateMachine):
         path = self.path(which, "f")
         id = self.sync().get(path) if path else None
         if id is not None:
-            self.sh(f"# somebody else deletes {path!r}")
+            note(f"# somebody else deletes {path!r}")
             self.world.delete(self.ids, path, id)
             (self.twin / path).unlink()
             self.look()
@@ -369,13 +365,13 @@ class Model(RuleBasedStateMachine):
     @rule(ttl=st.sampled_from((0, 0, 60)))
     def remount(self, ttl):
         self.let_go()
-        self.sh(f"# close all, unmount, mount --ttl={ttl}")
+        note(f"# close all, unmount, mount --ttl={ttl}")
         self.world.remount(ttl)
 
     @precondition(lambda self: self.steps % 6 == 5)
     @rule(ttl=st.sampled_from((0, 0, 60)))
     def kill(self, ttl):
-        self.sh(f"# kill -9, mount --ttl={ttl}")
+        note(f"# kill -9, mount --ttl={ttl}")
         self.mount.kill()
         self.let_go()
         self.world.remount(ttl)
@@ -484,6 +480,7 @@ def check(server, mount, api, tmp_path):
             settings=settings(
                 deadline=None,
                 database=None,
+                phases=(Phase.generate, Phase.shrink),
                 suppress_health_check=list(HealthCheck),
                 **limits,
             ),
@@ -493,7 +490,7 @@ def check(server, mount, api, tmp_path):
 
 
 def test_the_mount_is_like_a_local_disk_and_the_server_has_it_all(check):
-    check(max_examples=int(os.environ.get('ME','12')), stateful_step_count=30, derandomize='RND' not in os.environ, phases=[Phase.generate]+([Phase.shrink] if 'SHR' in os.environ else []))
+    check(max_examples=12, stateful_step_count=30, derandomize=True)
 
 
 @pytest.mark.deep
