@@ -80,7 +80,10 @@ async def run(
     with ExitStack() as stack:
         stack.enter_context(accounts.locked(directory))
         accounts.remember(Account(directory=directory, mountpoint=str(mountpoint), source=source))
+        is_new = not (directory / accounts.STATE).exists()
         state = stack.enter_context(open_state(directory / accounts.STATE))
+        if is_new:
+            _rescue_spool(directory)
         async with connect(connection) as client, trio.open_nursery() as nursery:
             mount = Mount(
                 client=client,
@@ -124,6 +127,13 @@ async def send_unsent(options: Options, connection: Connection, account: Account
             await mount.sending.show_unsent()
             await mount.stop()
             nursery.cancel_scope.cancel()
+
+
+def _rescue_spool(directory: Path) -> None:
+    """Keep unsent content whose journal was lost, before the mount begins with an empty one."""
+    aside = SpoolDirectory(directory / "spool").rescue()
+    if aside is not None:
+        log.error("the state was lost: unsent content, without its names, is in %s", aside)
 
 
 class Mount:

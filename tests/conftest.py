@@ -78,7 +78,9 @@ def pytest_runtest_makereport() -> Iterator[None]:
         for title, text in report.sections:
             if found := _KEY.search(text):
                 report.outcome = "failed"
-                report.longrepr = f"a key is in {title}: {text[max(0, found.start() - 300):][:400]}"
+                report.longrepr = (
+                    f"a key is in {title}: {text[max(0, found.start() - 300) :][:400]}"
+                )
 
 
 class _UnixConnection(http.client.HTTPConnection):

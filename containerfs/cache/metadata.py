@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 OVERLAY_LIFE = 300.0  # how long an object created here is shown without the server listing it
 MOST_ASKED = 16  # of those, how many the server is asked about at each listing
+MISSING_LIFE = 300.0  # how long an object is hidden that is listed and answers 404
 STALE_GRACE = 2.0  # how long a refresh may keep those waiting who could be served a stale listing
 STALE_LIFE = 5.0  # how long a stale listing is served before the server is asked again
 SAVE_AT_ONCE = 2_000  # entries; longer listings are saved when the mount stops
@@ -58,13 +59,16 @@ class _Changes(Generic[EntryT]):
 
     created: dict[str, tuple[EntryT, float]] = field(default_factory=dict)
     deleted: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, float] = field(default_factory=dict)
 
     def overlay(self, listed: tuple[EntryT, ...]) -> tuple[EntryT, ...]:
         """*listed* as it is with our changes."""
-        if not self.created and not self.deleted:
+        now = trio.current_time()
+        self.missing = {id: until for id, until in self.missing.items() if until > now}
+        if not self.created and not self.deleted and not self.missing:
             return listed
         own = tuple(entry for entry, _ in self.created.values())
-        changed = self.created.keys() | self.deleted.keys()
+        changed = self.created.keys() | self.deleted.keys() | self.missing.keys()
         return own + tuple(entry for entry in listed if entry.id not in changed)
 
     def settle(self, listed: tuple[EntryT, ...], *, begun: float) -> list[str]:
@@ -357,18 +361,21 @@ class Metadata:
                 self._state.forget_tombstones(file.container_id, [file.id])
 
     def forget(self, container_id: str, file_id: str) -> None:
-        """The file was deleted here, or turned out not to exist: hide it."""
+        """The file was deleted here: hide it, however long the server lists it."""
         changes = self._files.changes(container_id)
         changes.created.pop(file_id, None)
         changes.deleted[file_id] = trio.current_time()
         with not_remembered():
             self._state.add_tombstone(container_id, file_id)
 
-    def revive(self, container_id: str, file_id: str) -> None:
-        """Take `forget` back: the deletion did not happen."""
-        if self._files.changes(container_id).deleted.pop(file_id, None) is not None:
-            with not_remembered():
-                self._state.forget_tombstones(container_id, [file_id])
+    def hide(self, container_id: str, file_id: str) -> None:
+        """The server listed the file and did not know it: hide it for a while.
+
+        Not for good: it may have been a passing fault.
+        """
+        changes = self._files.changes(container_id)
+        changes.created.pop(file_id, None)
+        changes.missing[file_id] = trio.current_time() + MISSING_LIFE
 
     def save(self) -> None:
         """Keep what is known for the next mount; called when the mount stops."""

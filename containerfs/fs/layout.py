@@ -91,10 +91,30 @@ def place_files(
         else:  # which of them is meant is not certain, so each keeps the server's own name
             for file, raw in candidates:
                 placed[raw].append(file)
+    if not raw_names:
+        _beside_kept(placed, kept)
     for path, found in placed.items():
         if len(found) > 1:
             placed[path] = newest_first(found)
     return _beside_directories(placed, set(directories))
+
+
+def _beside_kept(placed: Placed, kept: Mapping[str, str]) -> None:
+    """Move files off the names that others were given before: they are not versions of those.
+
+    One that has the same name on the server too is a version, and stays.
+    """
+    for path, found in list(placed.items()):
+        known = {names.components(file.path, id=file.id) for file in found if file.id in kept}
+        strangers = [
+            file for file in found if known and names.components(file.path, id=file.id) not in known
+        ]
+        if strangers:
+            placed[path] = [file for file in found if file not in strangers]
+            parent, slash, name = path.rpartition("/")
+            newest = newest_first(strangers)
+            moved = parent + slash + _free(name, newest[0].id, placed.keys(), below=parent + slash)
+            placed[moved] = newest
 
 
 def _beside_directories(placed: Placed, directories: set[str]) -> Placed:

@@ -21,6 +21,7 @@ DATA = "/mnt/data/"
 # and lone surrogates (ED A0-BF).
 _LOOKS_ESCAPED = r"2[Ff5]|[01][0-9A-Fa-f]|7[Ff]|[Cc]2%[89]|[Ee][Dd]%[ABab]"
 _ESCAPE = re.compile(f"%(?={_LOOKS_ESCAPED})")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNPRINTABLE = re.compile("[/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _PREFIX = re.compile(r"(?:[0-9a-f]{32}|file-[0-9A-Za-z]{8,64})-(?=.)", re.DOTALL)
 # What escapes are made of, but for surrogates: no server takes those back.
@@ -112,7 +113,7 @@ def _length(name: str) -> int:
 
 
 def _is_text(name: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in name)
+    return not _SURROGATE.search(name)
 
 
 def components(path: str, *, id: str) -> tuple[str, ...]:

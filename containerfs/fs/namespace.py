@@ -20,7 +20,7 @@ from containerfs.fs.layout import BY_ID, Placed, place_containers, place_files
 from containerfs.fs.names import components, escape_id, stripped, tailed
 from containerfs.fs.nodes import SPECIAL, ContainerDirectory, Directory, File, Node, Symlink
 from containerfs.upload.journal import Journal
-from containerfs.upload.spool import SpoolDirectory
+from containerfs.upload.spool import Spool, SpoolDirectory
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class Namespace:
         shown += self._only_in_the_journal(found)
         names = place_containers(shown, kept=self._names)
         for id in [id for id in self.containers if id not in names]:
-            self.remove_container(self.containers[id], forget=id not in found)
+            self.remove_container(self.containers[id], forget=False)
         for container in shown:
             self._place_container(container, names[container.id])
         if names != self._names:
@@ -209,7 +209,7 @@ class Namespace:
 
         Args:
             forget: It is gone for good: what is remembered of it goes too, but for what the
-                journal holds.
+                journal holds. A list without it proves nothing: lists lag, and break off.
         """
         if self.containers.pop(container.remote.id, None) is None:
             return
@@ -275,6 +275,14 @@ class Namespace:
                     continue
                 file = self._file(container, entry.path, remembered.get(entry.path))
                 file.spool, file.entry, file.error = spool, entry, entry.error
+                self._restore_times(file, spool)
+
+    def _restore_times(self, file: File, spool: Spool) -> None:
+        """A write costs no record of its time: what was written last tells by its spool."""
+        local, changed = self.local(file), spool.changed_ns()
+        if local.ctime_ns is None or changed > local.ctime_ns:
+            local.mtime_ns = local.ctime_ns = changed
+        spool.close()
 
     def reconcile(self, container: ContainerDirectory, listed: Collection[RemoteFile]) -> None:
         """Bring the tree in line with a listing; open and unsent files keep what they have."""
@@ -624,7 +632,7 @@ class Namespace:
                 log.info("container %s: %s", container.remote.id, exc)
         if container.is_snapshot:
             raise Expired(f"container {container.remote.id} has expired")
-        self._metadata.forget(container.remote.id, remote.id)
+        self._metadata.hide(container.remote.id, remote.id)
         if file.spool is None and file.remote is not None and file.remote.id == remote.id:
             self.orphan(file)
 

@@ -25,6 +25,7 @@ from containerfs.errors import (
     NotEmpty,
     NotFound,
     NotPermitted,
+    Stale,
     TimedOut,
     Uncertain,
 )
@@ -174,10 +175,13 @@ class Renaming:
 
     async def _move(self, node: Node, new: Directory, new_name: str, target: Node | None) -> None:
         container = self._namespace.container_of(new)
+        parent = node.parent
         base = f"{new.path}/{new_name}" if new.path else new_name
         moves = self._plan(node, container, base)
         async with AsyncExitStack() as locks:
             await self._lock(locks, moves, node, target)
+            if node.parent is not parent or new.children.get(new_name) is not target:
+                raise Stale(f"{new_name!r} changed meanwhile")  # the kernel looks again
             moves = self._plan(node, container, base)
             if isinstance(target, File) and target.opens and target.spool is None:
                 await self._changes.keep_content(target)

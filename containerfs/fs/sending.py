@@ -96,7 +96,7 @@ class Sending:
             raise Expired(f"container {container.remote.id} has expired")
         was_sending = entry.state == "sending"
         self._journal.update(entry, state="sending")
-        spool.frozen = True
+        spool.freeze()
         try:
             remote = await self.put(
                 container,
@@ -109,7 +109,7 @@ class Sending:
             self._failed(file, entry, exc)
             raise
         finally:
-            spool.frozen = False
+            spool.thaw()
         return remote
 
     async def put(
@@ -334,6 +334,8 @@ class Sending:
         except FileSystemError as exc:
             file.error, file.unreported = str(exc), exc
             log.warning("%r is not on the server: %s", file.path, exc)
+        except Exception:  # a bug: the journal keeps the file, and the mount lives on
+            log.exception("sending %r failed", file.path)
 
     async def send_below(self, directory: Directory) -> None:
         """Send every dirty file below *directory*, many at once.

@@ -23,13 +23,14 @@ class Spool:
         frozen: Being sent: it must not change. Who wants to write makes a copy and writes that.
     """
 
-    __slots__ = ("_fd", "frozen", "generation", "path", "size")
+    __slots__ = ("_fd", "_is_doomed", "frozen", "generation", "path", "size")
 
     def __init__(self, *, path: Path, size: int, fd: int | None = None) -> None:
         self.path = path
         self.size = size
         self.generation = 0
         self.frozen = False
+        self._is_doomed = False
         self._fd = fd
 
     @property
@@ -88,6 +89,17 @@ class Spool:
             raise from_os_error(exc, "truncating the spool") from exc
         self.size = size
 
+    def changed_ns(self) -> int:
+        """When it was last written to, as its disk tells: it outlives whoever wrote.
+
+        Raises:
+            LocalFault: It can't be asked.
+        """
+        try:
+            return os.fstat(self.fd).st_mtime_ns
+        except OSError as exc:
+            raise from_os_error(exc, "asking the spool for its time") from exc
+
     async def sync(self) -> None:
         """Have it on the disk, under its name, when this returns.
 
@@ -109,15 +121,30 @@ class Spool:
         return fd
 
     def close(self) -> None:
-        """Close the file; the next use opens it again."""
+        """Close the file, unless it is being sent; the next use opens it again."""
+        if self.frozen:
+            return
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def discard(self) -> None:
-        """Close and remove it: the bytes are not needed any more."""
+        """Close and remove it: the bytes are not needed any more, or not after being sent."""
+        self._is_doomed = True
+        if self.frozen:
+            return
         self.close()
         self.path.unlink(missing_ok=True)
+
+    def freeze(self) -> None:
+        """It is being sent from now on."""
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """It was sent, or not; what was to be done with it meanwhile is done now."""
+        self.frozen = False
+        if self._is_doomed:
+            self.discard()
 
 
 class SpoolDirectory:
@@ -170,6 +197,22 @@ class SpoolDirectory:
             return Spool(path=path, size=path.lstat().st_size)
         except OSError:
             return None
+
+    def rescue(self) -> Path | None:
+        """Move everything aside: the journal that tells what it is was lost.
+
+        Returns:
+            Where it is now; None where there was nothing.
+        """
+        try:
+            if not any(path.lstat().st_size for path in self._directory.iterdir()):
+                return None
+            aside = self._directory.with_name(f"spool-lost-{secrets.token_hex(4)}")
+            self._directory.rename(aside)
+            self._directory.mkdir(mode=0o700)
+        except OSError as exc:
+            raise from_os_error(exc, "opening the spool") from exc
+        return aside
 
     def remove_others(self, names: set[str]) -> None:
         """Remove what no journal entry names: left by a crash between two steps."""

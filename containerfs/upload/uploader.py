@@ -200,6 +200,8 @@ class Uploader:
             await send()
         except FileSystemError as exc:
             log.warning("%r is still not on the server: %s", entry.path, exc)
+        except Exception:  # a bug: the journal keeps the file, and the mount lives on
+            log.exception("sending %r failed", entry.path)
 
     async def run(self) -> None:
         """Delete what could not be deleted before, until cancelled."""

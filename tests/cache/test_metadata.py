@@ -337,10 +337,11 @@ async def test_what_was_learned_again_is_not_hidden(client, metadata, mock_clock
     assert await ids(metadata) == ["a"]
 
 
-async def test_a_deletion_that_did_not_happen_can_be_taken_back(client, metadata):
+async def test_what_is_listed_and_not_there_is_hidden_for_a_while(client, metadata, mock_clock):
     client.files = [remote("a")]
-    metadata.forget("c", "a")
-    metadata.revive("c", "a")
+    metadata.hide("c", "a")
+    assert await ids(metadata) == []
+    mock_clock.jump(301)
     assert await ids(metadata) == ["a"]
 
 

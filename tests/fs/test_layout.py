@@ -87,9 +87,6 @@ def test_something_newer_never_changes_the_path_of_what_is_shown(before, after):
         assert second[id] == path or path in taken  # a directory takes the name from a file
 
 
-@pytest.mark.xfail(
-    reason="a file that others make under the name of one sent from here hides that one"
-)
 @given(FILES, FILES)
 def test_objects_that_share_a_path_here_have_one_name_on_the_server(before, after):
     first = place_files(before, kept={})
@@ -225,3 +222,11 @@ def test_names_that_ids_would_give_can_be_taken():
         container("cntr_99999999", "box", created=2),
     ]
     assert len(set(place_containers(containers, kept={}).values())) == 4
+
+
+def test_a_file_that_others_make_under_a_name_given_here_gets_a_name_of_its_own():
+    sent, written = file("1", A + "a.csv"), file("22222222", "a.csv", source="assistant")
+    assert shown(place_files([sent, written], kept={"1": "a.csv"})) == {
+        "1": "a.csv",
+        "22222222": "a.csv~22222222",
+    }

@@ -1,7 +1,10 @@
 """Programs that change files in place, keep metadata, or look for changes nobody made."""
 
 import os
+import socket
 import stat
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -73,6 +76,38 @@ def facts(tree):
     return found
 
 
+def test_pipes_and_sockets_join_the_processes_of_this_machine(box, run, mounted, sent):
+    os.mkfifo(box / "pipe", 0o600)
+    assert run("sh", "-c", "echo through > pipe & cat pipe", cwd=box) == "through\n"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as caller:
+        listener.bind(os.fspath(box / "socket"))
+        listener.listen()
+        os.rename(box / "socket", box / "moved")
+        caller.connect(os.fspath(box / "moved"))
+    mounted.remount()
+    assert run("stat", "-c", "%F %a", "pipe", "moved", cwd=box) == "fifo 600\nsocket 755\n"
+    assert sent() == {}
+    run("rm", "pipe", "moved", cwd=box)
+    mounted.remount()
+    assert os.listdir(box) == []
+
+
+def test_a_killed_mount_knows_when_what_was_not_sent_was_written(box, mounted, eventually):
+    (box / "file").write_bytes(b"old")
+    os.utime(box / "file", ns=(LONG_AGO, LONG_AGO))
+    changed = os.stat(box / "file").st_ctime_ns
+    eventually(lambda: time.clock_gettime_ns(time.CLOCK_REALTIME) > changed + 10**7)  # a tick
+    with (box / "file").open("r+b", buffering=0) as writer:
+        writer.write(b"new")
+        written = os.stat(box / "file").st_mtime_ns
+        mounted.kill()
+        with suppress(OSError):
+            writer.close()
+    mounted.remount()
+    assert (box / "file").read_bytes() == b"new"
+    assert os.stat(box / "file").st_mtime_ns == pytest.approx(written, abs=10**9)
+
+
 def test_ed_edits_a_file(box, run, sent, tmp_path):
     (box / "a.txt").write_bytes(b"one\ntwo\nthree\n")
     (tmp_path / "commands").write_text("/two/s//2/\n$a\nfour\n.\nw\nq\n")
@@ -135,6 +170,7 @@ def test_rsync_transfers_once_what_does_not_change(box, tree, run, server, mount
 
     assert len(changed()) == len(facts(tree)) + 2  # "created directory", and the directory itself
     assert facts(box / "copy") == facts(tree)
+    run("sync", box)
     server.forget_requests()
     assert changed() == []
     assert changed("--checksum") == []

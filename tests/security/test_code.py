@@ -14,7 +14,16 @@ ROOT = Path(__file__).parent.parent.parent
 MODULES = sorted((ROOT / "containerfs").rglob("*.py"))
 UNIT = ROOT / "systemd" / "containerfs@.service"
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "tempfile.mktemp"}
-NEVER_IMPORTED = {"pickle", "marshal", "shelve", "dbm", "xml", "ctypes", "requests", "urllib.request"}
+NEVER_IMPORTED = {
+    "pickle",
+    "marshal",
+    "shelve",
+    "dbm",
+    "xml",
+    "ctypes",
+    "requests",
+    "urllib.request",
+}
 
 
 def calls(module: Path) -> Iterator[tuple[str, ast.Call]]:

@@ -195,9 +195,7 @@ async def try_client(hostile: Any, answers: dict[str, bytes], seed: int) -> None
                 assert getattr(entry, "size", None) in (None, 0) or 0 < entry.size < 2**63
 
 
-async def try_mount(
-    hostile: Any, answers: dict[str, bytes], seed: int, directory: Path
-) -> None:
+async def try_mount(hostile: Any, answers: dict[str, bytes], seed: int, directory: Path) -> None:
     """Look at everything in a mount that no kernel is near."""
     hostile.answer = answering(answers, seed)
     options = Options(cache_dir=directory, op_timeout=5, ttl=0)
@@ -274,7 +272,7 @@ async def test_the_client_takes_ten_thousand_answers(hostile, real_answers, capl
 
 
 async def test_the_tree_takes_any_answer(hostile, real_answers, tmp_path, caplog) -> None:
-    for seed in range(CASES // 3):
+    for seed in range(CASES // 10):
         await try_mount(hostile, real_answers, seed, tmp_path)
         assert not errors(caplog), seed
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"content", "spool"}

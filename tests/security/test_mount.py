@@ -113,9 +113,7 @@ def test_attributes_of_absurd_objects_can_be_read(hostile, mount) -> None:
 def test_a_lying_size_is_an_error_and_never_content(hostile, mount) -> None:
     hostile.content = b"0123456789"
     sizes = [0, 1, 9, 10, 11, 2**31, 2**63 - 1, 2**63, -1, 1.5, "7", None]
-    hostile.files = [
-        file(n, f"/mnt/data/{n}") | {"bytes": size} for n, size in enumerate(sizes)
-    ]
+    hostile.files = [file(n, f"/mnt/data/{n}") | {"bytes": size} for n, size in enumerate(sizes)]
     box = mount(hostile).path / "box"
     for number, size in enumerate(sizes):
         try:

@@ -281,3 +281,23 @@ def test_a_spool_that_passes_the_file_size_limit_is_no_silent_loss(tmp_path):
     command = [sys.executable, "-c", program, tmp_path / "spool"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_no_journal_names_any_more_is_moved_aside(tmp_path, spools):
+    assert spools.rescue() is None
+    spool = spools.new()
+    spool.write(0, b"the only copy")
+    spool.close()
+    aside = spools.rescue()
+    assert [path.read_bytes() for path in aside.iterdir()] == [b"the only copy"]
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_spool_that_is_being_sent_is_discarded_after_that(spools):
+    spool = spools.new()
+    spool.write(0, b"on its way")
+    spool.freeze()
+    spool.discard()
+    assert spool.read(0, 100) == b"on its way"
+    spool.thaw()
+    assert not spool.path.exists()
