@@ -34,9 +34,9 @@ from containerfs.fs.nodes import Directory
 from containerfs.fs.notifying import Notifier
 from containerfs.fs.operations import Operations
 from containerfs.fs.patience import Patience
+from containerfs.fs.patterns import NamePatterns
 from containerfs.fs.prefetch import Prefetch
 from containerfs.fs.renaming import Renaming
-from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
 from containerfs.fs.settling import Settling
 from containerfs.fs.writeback import WriteBack
@@ -187,7 +187,7 @@ class Mount:
         write_back = WriteBack(
             sending=self.sending, journal=self._journal, state=state, delay=options.write_back
         )
-        scratch = Scratch(options.scratch)
+        scratch = NamePatterns(options.scratch)
         files = Files(
             namespace=self.namespace,
             sending=self.sending,
@@ -197,6 +197,8 @@ class Mount:
             journal=self._journal,
             spools=self._spools,
             scratch=scratch,
+            transient=NamePatterns(options.transient),
+            transient_delay=options.empty_delay,
             patience=patience,
             prefetch=Prefetch(
                 downloads=downloads,

@@ -25,6 +25,7 @@ _SCRATCH = (
     ".*.sw?:.*.swpx:4913:*~:.#*:#*#:.goutputstream-*:sed??????:.nfs*:.~lock.*#:~$*:"
     ".DS_Store:._*:.fuse_hidden*"
 )
+_TRANSIENT = ".*.??????:*.lock:tmp_obj_??????:tmp_pack_??????:tmp_idx_??????"
 
 
 class OptionError(Exception):
@@ -188,6 +189,13 @@ class Options:
         _SCRATCH,
         "names that stay on this machine, separated by colons",
     )
+    transient: tuple[str, ...] = _setting(
+        "mount",
+        values.patterns,
+        "patterns",
+        _TRANSIENT,
+        "names that programs soon rename: sent a moment after close, if they are still there",
+    )
     ttl: float = _setting(
         "mount", values.seconds, "seconds", "10", "how long what others change may go unseen"
     )
@@ -262,7 +270,11 @@ class Options:
         "a directory with more files is copied by mv instead of renamed",
     )
     empty_delay: float = _setting(
-        "mount", values.seconds, "seconds", "1", "how long a new empty file waits to be filled"
+        "mount",
+        values.seconds,
+        "seconds",
+        "1",
+        "how long a new empty file, or one of a transient name, waits",
     )
     write_back: float | None = _setting(
         "mount",

@@ -7,6 +7,7 @@ is replaced by its last listing.
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,14 +22,14 @@ from containerfs.api.listing import all_containers
 from containerfs.api.refresh import files_again
 from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.state import State
-from containerfs.errors import FileSystemError, LocalFault, NoSpace, NotFound
+from containerfs.errors import FileSystemError, LocalFault, NoSpace, NotFound, ServerFault
 
 log = logging.getLogger(__name__)
 
 OVERLAY_LIFE = 300.0  # how long an object created here is shown without the server listing it
 MOST_ASKED = 16  # of those, how many the server is asked about at each listing
 MISSING_LIFE = 300.0  # how long an object is hidden that is listed and answers 404
-STALE_GRACE = 2.0  # how long a refresh may keep those waiting who could be served a stale listing
+STALE_GRACE = 2.0  # age of a refresh after which who waits for it is served a stale listing
 STALE_LIFE = 5.0  # how long a stale listing is served before the server is asked again
 SAVE_AT_ONCE = 2_000  # entries; longer listings are saved when the mount stops
 
@@ -139,11 +140,11 @@ class _Source(Generic[EntryT]):
 
     async def _wait(self, key: str, fetch: "_Fetch[EntryT]") -> Listing[EntryT]:
         has_last = self._last_known(key) is not None
-        with trio.move_on_after(STALE_GRACE if has_last else float("inf")):
+        with trio.move_on_at(fetch.begun + STALE_GRACE if has_last else math.inf):
             await fetch.done.wait()
         if not has_last or (fetch.done.is_set() and fetch.error is None):
             return fetch.result()
-        if fetch.error is not None and not fetch.error.retriable:
+        if fetch.error is not None and not _is_no_answer(fetch.error):
             return fetch.result()
         return self._fresh.get(key) or self._stale(key, fetch)
 
@@ -220,11 +221,17 @@ class _Source(Generic[EntryT]):
         self._unsaved.clear()
 
 
+def _is_no_answer(error: FileSystemError) -> bool:
+    """Whether the server failed, so that what it said before still holds."""
+    return error.retriable or isinstance(error, ServerFault)
+
+
 class _Fetch(Generic[EntryT]):
     """A listing on its way, waited for by any number of tasks; numbered as they were begun."""
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.begun = trio.current_time()
         self.done = trio.Event()
         self.listing: Listing[EntryT] | None = None
         self.error: FileSystemError | None = None

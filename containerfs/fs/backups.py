@@ -12,7 +12,7 @@ from containerfs.fs.files import Files
 from containerfs.fs.names import components, stripped
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, File
-from containerfs.fs.scratch import Scratch
+from containerfs.fs.patterns import NamePatterns
 from containerfs.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ class Backups:
     """Retires backups at the end of a mount."""
 
     def __init__(
-        self, *, namespace: Namespace, files: Files, uploader: Uploader, scratch: Scratch
+        self, *, namespace: Namespace, files: Files, uploader: Uploader, scratch: NamePatterns
     ) -> None:
         self._namespace = namespace
         self._files = files

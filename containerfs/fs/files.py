@@ -26,8 +26,8 @@ from containerfs.fs.names import OUTSIDE
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import Directory, File, Node
 from containerfs.fs.patience import Patience
+from containerfs.fs.patterns import NamePatterns
 from containerfs.fs.prefetch import Prefetch
-from containerfs.fs.scratch import Scratch
 from containerfs.fs.sending import Sending
 from containerfs.fs.writeback import WriteBack
 from containerfs.upload.journal import Journal
@@ -51,7 +51,9 @@ class Files:
         downloads: Downloads,
         journal: Journal,
         spools: SpoolDirectory,
-        scratch: Scratch,
+        scratch: NamePatterns,
+        transient: NamePatterns,
+        transient_delay: float,
         patience: Patience,
         prefetch: Prefetch,
         write_back: WriteBack,
@@ -66,6 +68,8 @@ class Files:
         self._journal = journal
         self._spools = spools
         self._scratch = scratch
+        self._transient = transient
+        self._transient_delay = transient_delay
         self._patience = patience
         self._prefetch = prefetch
         self._write_back = write_back
@@ -173,7 +177,8 @@ class Files:
     async def flush(self, fh: int) -> None:
         """One descriptor of *fh* is closed: what was written through it gets to the server.
 
-        A new empty file waits a moment for its content. Where a shell and its children share one
+        A new empty file waits a moment for its content, and one of a transient name for its rename;
+        who renames it waits for the server then. Where a shell and its children share one
         open file, the first close sends it, and after that only the last one.
 
         Raises:
@@ -192,6 +197,9 @@ class Files:
             return
         if file.size == 0:
             self._sending.send_soon(file)
+            return
+        if self._transient.matches(file.name):
+            self._sending.send_soon(file, after=self._transient_delay)
             return
         if handle.flushed and await is_open_elsewhere(self._shown_path(file)):
             return

@@ -35,7 +35,7 @@ from containerfs.fs.layout import BY_ID
 from containerfs.fs.names import components, stripped
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
-from containerfs.fs.scratch import Scratch
+from containerfs.fs.patterns import NamePatterns
 from containerfs.fs.sending import Sending
 from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.journal import Journal
@@ -87,7 +87,7 @@ class Renaming:
         journal: Journal,
         intents: Intents,
         uploader: Uploader,
-        scratch: Scratch,
+        scratch: NamePatterns,
         limit: int,
         sends_at_once: bool,
     ) -> None:

@@ -172,3 +172,30 @@ def test_many_files_closed_at_once_are_sent_once_each(uploads, box, sent, shell)
     shell("for i in $(seq 40); do echo $i > $i & done; wait")
     assert uploads() == (40, 0)
     assert sent(box) == {str(number): b"%d\n" % number for number in range(1, 41)}
+
+
+def test_a_name_that_programs_soon_rename_waits_a_moment(
+    uploads, run, box, tmp_path, sent, eventually
+):
+    source = tmp_path / "source"
+    source.mkdir()
+    content = {f"copy/{name}": name.encode() for name in ("a", "b.txt", ".hidden")}
+    for name, data in content.items():
+        (source / name.removeprefix("copy/")).write_bytes(data)
+    run("rsync", "-a", f"{source}/", f"{box}/copy/")
+    assert uploads() == (3, 0)
+    assert sent(box) == content
+    (box / ".kept.AbC123").write_bytes(b"kept")
+    eventually(lambda: sent(box).get(".kept.AbC123") == b"kept")
+    assert uploads() == (1, 0)
+
+
+def test_git_sends_each_of_its_files_about_once(uploads, run, box, sent):
+    run("git", "init", "-q", cwd=box)
+    (box / "file").write_bytes(b"content")
+    run("git", "add", "file", cwd=box)
+    run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one", cwd=box)
+    created, deleted = uploads()
+    files = len(sent(box))
+    assert created - deleted == files
+    assert created <= files + 4  # .git/config and the index are written more than once

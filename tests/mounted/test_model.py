@@ -490,7 +490,7 @@ def check(server, mount, api, tmp_path):
 
 
 def test_the_mount_is_like_a_local_disk_and_the_server_has_it_all(check):
-    check(max_examples=12, stateful_step_count=30, derandomize=True)
+    check(max_examples=10, stateful_step_count=30, derandomize=True)
 
 
 @pytest.mark.deep

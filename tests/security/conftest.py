@@ -13,7 +13,7 @@ Fixtures:
     answers.
 
 `hostile_client`, `hasty_client`
-    A client of it, with the key `KEY`; one that repeats nothing, as its deadline is short.
+    A client of it, with the key `key`; one that repeats nothing, as its deadline is short.
 
 `real_answers`
     Answers of the real server, head and body, by operation.
@@ -21,7 +21,7 @@ Fixtures:
 `spy`
     Another such server: nothing may ever ask it anything.
 
-`KEY`
+`key`
     A key that must be in no output.
 
 `mount`
@@ -150,7 +150,7 @@ def spy() -> Iterator[Hostile]:
         assert server.requests == []
 
 
-@pytest.fixture(name="KEY")
+@pytest.fixture
 def key() -> str:
     return CANARY
 

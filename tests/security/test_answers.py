@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from containerfs.api.client import Client, connect
+from containerfs.api.connection import Connection
 from containerfs.api.listing import all_containers, all_files
 from containerfs.errors import FileSystemError, ServerFault
 
@@ -213,7 +215,7 @@ async def test_a_list_that_repeats_itself_ends(hostile, hostile_client, last_id)
     "size", ["-1", "9223372036854775808", "1e400", "1.5", '"7"', "true", "NaN", "-Infinity", "[]"]
 )
 async def test_a_size_that_cannot_be_true_is_unknown(hostile, hostile_client, size) -> None:
-    text = '{"id": "f", "path": "/mnt/data/x", "bytes": %s, "created_at": %s}' % (size, size)
+    text = f'{{"id": "f", "path": "/mnt/data/x", "bytes": {size}, "created_at": {size}}}'
     hostile.answer = lambda _: hostile.plain(text.encode())
     file = await hostile_client.retrieve_file("c", "f")
     assert file.size is None
@@ -264,9 +266,12 @@ async def test_a_range_that_cannot_be_true_is_an_error(hostile, hasty_client, ra
     head = f"HTTP/1.1 206 X\r\nContent-Range: {range_}\r\n\r\n12345"
     hostile.answer = lambda _: [head.encode()]
     with pytest.raises(ServerFault):
-        async with hasty_client.download_file("c", "f", offset=5) as body:
-            async for _ in body:
-                pass
+        await downloaded(hasty_client)
+
+
+async def downloaded(client: Client) -> bytes:
+    async with client.download_file("c", "f", offset=5) as body:
+        return b"".join([piece async for piece in body])
 
 
 @pytest.mark.parametrize(
@@ -286,12 +291,9 @@ async def test_a_range_that_cannot_be_true_is_an_error(hostile, hasty_client, ra
     ],
 )
 async def test_a_retry_after_that_makes_no_sense_is_passed_over(hostile, when) -> None:
-    from containerfs.api.client import connect
-    from containerfs.api.connection import Connection
-
     hostile.answer = lambda _: hostile.plain(b"", 503, retry_after=when[:60_000])
     async with connect(Connection(base_url=hostile.base_url, timeout=0.3)) as client:
-        with pytest.raises(FileSystemError, match="503|in time"):
+        with pytest.raises(FileSystemError, match=r"503|in time"):
             await client.list_containers()
 
 
@@ -300,18 +302,18 @@ async def test_a_retry_after_that_makes_no_sense_is_passed_over(hostile, when) -
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 404, 429, 500])
 async def test_a_server_that_repeats_the_key_does_not_get_it_into_a_message(
-    hostile, hasty_client, KEY, status
+    hostile, hasty_client, key, status
 ) -> None:
     bodies = [
-        json.dumps({"error": {"message": f"wrong: {KEY}", "code": KEY, "type": KEY}}),
-        json.dumps({"error": {"message": "x" * 490 + KEY}}),
-        json.dumps({"error": KEY}),
-        KEY,
+        json.dumps({"error": {"message": f"wrong: {key}", "code": key, "type": key}}),
+        json.dumps({"error": {"message": "x" * 490 + key}}),
+        json.dumps({"error": key}),
+        key,
     ]
     for body, header in itertools.product(
-        bodies, [f"X-Request-Id: {KEY}", f"Content-Encoding: {KEY}", f"Location: /{KEY}", KEY]
+        bodies, [f"X-Request-Id: {key}", f"Content-Encoding: {key}", f"Location: /{key}", key]
     ):
-        head = f"HTTP/1.1 {status} {KEY}\r\nContent-Length: {len(body)}\r\nX-Should-Retry: false"
+        head = f"HTTP/1.1 {status} {key}\r\nContent-Length: {len(body)}\r\nX-Should-Retry: false"
         text = f"{head}\r\n{header}\r\n\r\n{body}".encode()
         hostile.answer = lambda _, text=text: [text]
         with pytest.raises(FileSystemError) as caught:

@@ -237,31 +237,31 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def test_the_key_is_in_no_command_line_no_child_and_no_attribute(shared_server, mount, KEY) -> None:
+def test_the_key_is_in_no_command_line_no_child_and_no_attribute(shared_server, mount, key) -> None:
     mounted = mount(shared_server)
     box = mounted.path / "keyless"
     box.mkdir()
     (box / "a").write_bytes(b"content")
-    assert KEY.encode() not in Path(f"/proc/{mounted.pid}/cmdline").read_bytes()
+    assert key.encode() not in Path(f"/proc/{mounted.pid}/cmdline").read_bytes()
     for path in (box, box / "a"):
         for attribute in os.listxattr(path):
-            assert KEY.encode() not in os.getxattr(path, attribute)
+            assert key.encode() not in os.getxattr(path, attribute)
     for path in mounted.cache.rglob("*"):
-        assert KEY not in path.name
+        assert key not in path.name
         if path.is_file():
-            assert KEY.encode() not in path.read_bytes(), path
+            assert key.encode() not in path.read_bytes(), path
     table = Path("/proc/self/mountinfo").read_text()
-    assert KEY not in table
+    assert key not in table
 
 
-def test_a_local_mounts_server_is_given_no_key(tmp_path, KEY) -> None:
+def test_a_local_mounts_server_is_given_no_key(tmp_path, key) -> None:
     with subprocess.Popen(
         [
             str(Path(sys.executable).with_name("containerfs")),
             *("mount", f"local:{tmp_path}/data", f"--cache-dir={tmp_path}/cache"),
             str(_made(tmp_path / "mnt")),
         ],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OPENAI_API_KEY": KEY},
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OPENAI_API_KEY": key},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -272,7 +272,7 @@ def test_a_local_mounts_server_is_given_no_key(tmp_path, KEY) -> None:
         process.terminate()
         said = b"".join(process.communicate(timeout=60))
     assert started
-    assert all(KEY.encode() not in text for text in (*seen, said))
+    assert all(key.encode() not in text for text in (*seen, said))
 
 
 FACTS = ("environ", "cmdline")
@@ -283,7 +283,7 @@ def _made(path: Path) -> Path:
     return path
 
 
-def test_programs_that_are_started_are_given_no_key(tmp_path, KEY) -> None:
+def test_programs_that_are_started_are_given_no_key(tmp_path, key) -> None:
     tool = tmp_path / "key-command"
     tool.write_text(f'#!/bin/sh\nenv > "{tmp_path}/env"\necho sk-from-the-command\n')
     tool.chmod(0o700)
@@ -291,12 +291,12 @@ def test_programs_that_are_started_are_given_no_key(tmp_path, KEY) -> None:
         tmp_path,
         *("containers", "list", "--base-url=http://127.0.0.1:9/v1", "--timeout=0.1"),
         f"--api-key-command={tool}",
-        OPENAI_API_KEY=KEY,
-        OPENAI_CUSTOM_HEADERS=f"X-Secret: {KEY}",
+        OPENAI_API_KEY=key,
+        OPENAI_CUSTOM_HEADERS=f"X-Secret: {key}",
     )
     assert done.returncode == 1
     assert "PATH=" in (tmp_path / "env").read_text()
-    assert KEY not in (tmp_path / "env").read_text()
+    assert key not in (tmp_path / "env").read_text()
     assert "sk-" not in done.stdout + done.stderr
 
 
@@ -317,32 +317,32 @@ def test_no_core_is_dumped(shared_server, mount) -> None:
     ],
     ids=lambda words: " ".join(words[:2]),
 )
-def test_no_command_repeats_the_key(hostile, tmp_path, KEY, words, answer) -> None:
-    error = {"error": {"message": f"Incorrect API key provided: {KEY}", "code": KEY}}
+def test_no_command_repeats_the_key(hostile, tmp_path, key, words, answer) -> None:
+    error = {"error": {"message": f"Incorrect API key provided: {key}", "code": key}}
     answers: dict[str, Callable[[Any], Any]] = {
         "message": lambda _: hostile.json(error, 401),
-        "header": lambda _: hostile.json({}, 500, x_request_id=KEY, x_should_retry="false"),
-        "line": lambda _: [f"HTTP/1.1 200 OK\r\n{KEY}\r\n\r\n".encode()],
-        "name": lambda _: hostile.json({}, 302, location=f"http://{KEY}.invalid/{KEY}?{KEY}"),
+        "header": lambda _: hostile.json({}, 500, x_request_id=key, x_should_retry="false"),
+        "line": lambda _: [f"HTTP/1.1 200 OK\r\n{key}\r\n\r\n".encode()],
+        "name": lambda _: hostile.json({}, 302, location=f"http://{key}.invalid/{key}?{key}"),
     }
     hostile.answer = answers[answer]
     where = [f"--base-url={hostile.base_url}", "--timeout=0.3"]
-    done = _containerfs(tmp_path, *words, *where, OPENAI_API_KEY=KEY)
+    done = _containerfs(tmp_path, *words, *where, OPENAI_API_KEY=key)
     assert done.returncode in (1, 4)
     assert "sk-canary-" not in (done.stdout + done.stderr).lower()
     assert "Traceback" not in done.stderr
 
 
-def test_a_mount_logs_no_key_whatever_the_server_says(hostile, mount, KEY) -> None:
+def test_a_mount_logs_no_key_whatever_the_server_says(hostile, mount, key) -> None:
     mounted = mount(hostile, "--ttl=0", "--timeout=0.3")
-    hostile.containers = [{"id": KEY, "name": KEY}]
-    hostile.files = [{"id": KEY, "path": f"/mnt/data/{KEY}", "bytes": 5}]
+    hostile.containers = [{"id": key, "name": key}]
+    hostile.files = [{"id": key, "path": f"/mnt/data/{key}", "bytes": 5}]
     hostile.content = b"not five bytes"
     for answer in (
         hostile.serve,
-        lambda _: hostile.json({"error": {"message": f"wrong {KEY}"}}, 401),
-        lambda _: hostile.json({}, 500, x_request_id=KEY),
-        lambda _: [f"HTTP/1.1 200 OK\r\n{KEY}\r\n\r\n".encode()],
+        lambda _: hostile.json({"error": {"message": f"wrong {key}"}}, 401),
+        lambda _: hostile.json({}, 500, x_request_id=key),
+        lambda _: [f"HTTP/1.1 200 OK\r\n{key}\r\n\r\n".encode()],
         hostile.serve,
     ):
         hostile.answer = answer

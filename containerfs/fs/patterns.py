@@ -1,12 +1,12 @@
-"""Names of editors' and tools' temporary files: those stay on this machine."""
+"""Names that programs give to files for a while: those are not sent, or not at once."""
 
 import re
 from collections.abc import Iterable
 from fnmatch import translate
 
 
-class Scratch:
-    """Tells by its name whether a file is temporary."""
+class NamePatterns:
+    """Tells by its name whether a file is one of these."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         """Args:
