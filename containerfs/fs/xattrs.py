@@ -96,14 +96,16 @@ class Xattrs:
         return [*self._facts(node), *own]
 
     def set(self, node: Node, name: str, value: bytes) -> None:
-        """Set or replace a user attribute.
+        """Set or replace a user attribute; ours stay what they are.
 
         Raises:
-            NotPermitted: It is one of ours, or the object is not in a container.
+            NotPermitted: The object is not in a container.
             NotSupported: It is not in the user namespace.
             OutOfRange, NoSpace: It is too much.
         """
         self._check_name(node, name)
+        if name.startswith(OURS):
+            return  # copied by a tool from another file, of which it tells
         if len(value) > VALUE_MAX:
             raise OutOfRange(f"{name}: {len(value)} bytes")
         local = self._namespace.local(node)
@@ -114,17 +116,22 @@ class Xattrs:
         self._changed(node)
 
     def remove(self, node: Node, name: str) -> None:
-        """Raises:
-        NoAttribute: It has none of this name.
+        """Remove a user attribute; ours stay.
+
+        Raises:
+            NoAttribute: It has none of this name.
         """
         self._check_name(node, name)
+        if name.startswith(OURS):
+            self.get(node, name)
+            return  # a tool that makes a copy like its source, which lacks them, goes on
         if node.local is None or name not in node.local.xattrs:
             raise NoAttribute(name)
         del node.local.xattrs[name]
         self._changed(node)
 
     def _check_name(self, node: Node, name: str) -> None:
-        if name.startswith(OURS) or node.container is None:
+        if node.container is None:
             raise NotPermitted(name)
         if not name.startswith("user."):
             raise NotSupported(name)

@@ -288,4 +288,3 @@ def test_attributes_tell_what_the_server_says(server, mount, run, errno_of):
     assert 'user.containerfs.memory_limit="4g"' in told
     assert "user.containerfs.expires_at=" in told
     assert json.loads(xattr(mounted / "box", "network_policy")) == policy
-    assert errno_of(os.setxattr, file, "user.containerfs.id", b"x") == "EPERM"
