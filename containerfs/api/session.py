@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 LARGEST_ANSWER = 4 * 1024 * 1024  # bytes of JSON, which takes up to 25 times the memory; 100
 # entries are about 50 KB
 LARGEST_ERROR = 64 * 1024  # bytes of an error's body that are read
+LONGEST_REFUSAL = 1500  # characters of a message; some quote what the server sent
 UPLOAD_ATTEMPTS = 5
 
 
@@ -211,7 +212,9 @@ class Session:
         """The outcome without the key: a server may repeat it in whatever a message quotes."""
         if isinstance(outcome, Refusal):
             error = outcome.error
-            error.args = tuple(self._exchange.redacted(str(arg)) for arg in error.args)
+            text = self._exchange.redacted(str(error))
+            is_long = len(text) > LONGEST_REFUSAL
+            error.args = (f"{text[:LONGEST_REFUSAL]}…" if is_long else text,)
         return outcome
 
 

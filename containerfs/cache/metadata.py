@@ -30,6 +30,7 @@ OVERLAY_LIFE = 300.0  # how long an object created here is shown without the ser
 MOST_ASKED = 16  # of those, how many the server is asked about at each listing
 MISSING_LIFE = 300.0  # how long an object is hidden that is listed and answers 404
 STALE_GRACE = 2.0  # age of a refresh after which who waits for it is served a stale listing
+LATE_GRACE = 0.2  # the same, as long as the server has answered nobody since
 STALE_LIFE = 5.0  # how long a stale listing is served before the server is asked again
 SAVE_AT_ONCE = 2_000  # entries; longer listings are saved when the mount stops
 
@@ -112,6 +113,7 @@ class _Source(Generic[EntryT]):
         self._last: dict[str, Listing[EntryT]] = {}
         self._last_number: dict[str, int] = {}
         self._numbers = count(1)
+        self._is_late = False  # the server did not answer in time, and has not since
         self._unsaved: set[str] = set()
         self._fetching: dict[str, _Fetch[EntryT]] = {}
         self._changes: dict[str, _Changes[EntryT]] = {}
@@ -140,7 +142,8 @@ class _Source(Generic[EntryT]):
 
     async def _wait(self, key: str, fetch: "_Fetch[EntryT]") -> Listing[EntryT]:
         has_last = self._last_known(key) is not None
-        with trio.move_on_at(fetch.begun + STALE_GRACE if has_last else math.inf):
+        grace = LATE_GRACE if self._is_late else STALE_GRACE
+        with trio.move_on_at(fetch.begun + grace if has_last else math.inf):
             await fetch.done.wait()
         if not has_last or (fetch.done.is_set() and fetch.error is None):
             return fetch.result()
@@ -154,6 +157,7 @@ class _Source(Generic[EntryT]):
             key or "the containers",
             fetch.error or "the server takes long",
         )
+        self._is_late = True
         entries = self.changes(key).overlay(self._last[key].entries)
         stale = Listing(entries, trio.current_time() + min(self._ttl, STALE_LIFE))
         self._last[key] = self._fresh[key] = stale
@@ -190,6 +194,7 @@ class _Source(Generic[EntryT]):
         """What is known now that *listed* came; an answer that was overtaken changes nothing."""
         if fetch.number < self._last_number.get(key, 0):
             return self._last[key]
+        self._is_late = False
         self._last_number[key] = fetch.number
         changes = self.changes(key)
         deleted = changes.settle(listed, begun=begun)
