@@ -41,3 +41,32 @@ def test_a_promise_is_found_by_its_bold_beginning():
 @pytest.mark.parametrize("promise", promises())
 def test_every_promise_of_the_readme_has_a_mounted_test_of_its_name(promise):
     assert name_of(promise) in mounted_tests()
+
+
+def section(title):
+    return (ROOT / "README.md").read_text().partition(f"\n### {title}\n")[2].partition("\n## ")[0]
+
+
+def keys(module, name):
+    """The keys of a dictionary that a mounted test goes by."""
+    tree = ast.parse((ROOT / "tests" / "mounted" / f"{module}.py").read_text())
+    (found,) = (
+        node.value.keys
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+    )
+    return {ast.literal_eval(key) for key in found}
+
+
+def test_what_does_not_pass_is_what_the_tests_pin():
+    told = section("What does not pass")
+    rows = [line for line in told.splitlines() if line.startswith("| ")]
+    names = re.findall(r"`([^`]+)`", " ".join(rows))
+    python = {name.rpartition(".")[2] for name in names if re.search(r"\.?test_\w+$", name)}
+    modules = {id.split(".")[1] for id in keys("test_cpython", "UNFIT")}
+    expected = {id.rpartition(".")[2] for id in keys("test_cpython", "UNFIT")}
+    assert python == modules | expected
+    stressors = {name for row in rows if "stress-ng" in row for name in re.findall(r"`(.+?)`", row)}
+    assert stressors - {"posix_fallocate"} == keys("test_stress", "UNFIT")
+    count = len(keys("test_stress", "STRESSORS") | keys("test_stress", "LONG"))
+    assert f"{count} of stress-ng" in told

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from containerfs import systemd
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def test_a_socket_that_is_gone_is_only_logged(tmp_path, caplog):
 
 
 def test_the_unit_is_one_that_systemd_understands(tmp_path):
-    unit = Path(__file__).parent.parent / "systemd" / "containerfs@.service"
+    unit = ROOT / "systemd" / "containerfs@.service"
     done = subprocess.run(
         ["systemd-analyze", "verify", "--user", str(unit)],
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
@@ -54,3 +57,31 @@ def test_the_unit_is_one_that_systemd_understands(tmp_path):
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_commands_of_the_readme_put_everything_where_the_unit_looks_for_it(tmp_path):
+    text = (ROOT / "README.md").read_text().partition("\nA mount at each login")[2]
+    block = text.partition("```console\n")[2].partition("```")[0]
+    commands = [line.removeprefix("$ ") for line in block.splitlines()]
+    assert len(commands) == 3
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "systemctl").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    (tmp_path / "bin" / "systemctl").chmod(0o755)
+    subprocess.run(
+        ["bash", "-ec", "\n".join(commands)],
+        cwd=ROOT,
+        env={
+            "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "OPENAI_API_KEY": "a key",
+        },
+        check=True,
+    )
+    unit = (tmp_path / ".config/systemd/user/containerfs@.service").read_text()
+    (credential,) = re.findall(r"^LoadCredential=\w+:(.+)$", unit, re.MULTILINE)
+    key = Path(credential.replace("%h", str(tmp_path)))
+    assert (key.read_text(), key.stat().st_mode & 0o777) == ("a key\n", 0o600)
+    *words, instance = (tmp_path / "asked").read_text().split()
+    assert words == ["--user", "enable", "--now"]
+    escaped = str(tmp_path / "containers").lstrip("/").replace("-", "\\x2d").replace("/", "-")
+    assert instance == f"containerfs@{escaped}"

@@ -48,6 +48,17 @@ class Connection(sqlite3.Connection):
     def cursor(self, factory: type[sqlite3.Cursor] = Cursor) -> Any:  # type: ignore[override]  # typeshed has overloads for the default
         return super().cursor(factory)
 
+    # sqlite3's own shortcuts make a cursor of its own class.
+
+    def execute(self, statement: str, values: Any = (), /) -> Any:
+        return self.cursor().execute(statement, values)
+
+    def executemany(self, statement: str, rows: Any, /) -> Any:
+        return self.cursor().executemany(statement, rows)
+
+    def executescript(self, script: str, /) -> Any:
+        return self.cursor().executescript(script)
+
 
 def connected(path: Path, *, schema: str = "") -> Connection:
     """Open, or make, the database at *path*; the caller closes it.

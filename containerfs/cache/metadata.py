@@ -176,13 +176,12 @@ class _Source(Generic[EntryT]):
         try:
             last = self._last.get(key)
             listed = await self._fetch(key, () if last is None else last.entries)
+            fetch.listing = self._take(key, fetch, listed, begun=begun)
         except FileSystemError as exc:
             fetch.error = exc
         except Exception as exc:
             log.exception("listing %s failed", key or "the containers")
             fetch.error = FileSystemError(f"internal error: {exc}")
-        else:
-            fetch.listing = self._take(key, fetch, listed, begun=begun)
         finally:
             if self._fetching.get(key) is fetch:
                 del self._fetching[key]

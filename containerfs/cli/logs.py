@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from containerfs.api.connection import Connection
+from containerfs.cli.logvolume import VolumeFilter
 from containerfs.cli.output import printable
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -52,4 +53,5 @@ def log_to(file: Path | None, *, level: str, connection: Connection) -> None:
         except OSError as error:
             raise click.ClickException(f"{file}: {error.strerror}") from error
     handler.setFormatter(SafeFormatter(connection))
+    handler.addFilter(VolumeFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from containerfs.errors import Invalid
 from containerfs.fs.inodes import ROOT_INO
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node, Symlink
 
@@ -105,10 +104,6 @@ def now_ns() -> int:
     return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
 
 
-def check(change: Change) -> None:
-    """Raises:
-    Invalid: A time does not fit into 64 bits of nanoseconds.
-    """
-    for value in (change.atime_ns, change.mtime_ns):
-        if value is not None and not -(2**63) <= value < 2**63:
-            raise Invalid("a time out of range")
+def storable(time_ns: int) -> int:
+    """The nearest time that can be remembered: like a disk, which does not refuse one either."""
+    return min(max(time_ns, -(2**63)), 2**63 - 1)

@@ -187,23 +187,27 @@ class Files:
         """
         handle = self._handles[fh]
         file = handle.file
+        if handle.wrote and file.is_dirty and file.parent is not None:
+            await self._close(handle, file)
         if handle.can_write:
             _report(file)
-        if not handle.wrote or not file.is_dirty or file.parent is None:
-            return
+
+    async def _close(self, handle: FileHandle, file: File) -> None:
+        """Send what was written, or have it sent."""
         if self._write_back.is_on:
             handle.flushed, handle.wrote = True, False
             await self._write_back.close(file)
-            return
-        if file.size == 0:
+        elif file.size == 0:
             self._sending.send_soon(file)
-            return
-        if self._transient.matches(file.name):
+        elif self._transient.matches(file.name):
             self._sending.send_soon(file, after=self._transient_delay)
-            return
-        if handle.flushed and await is_open_elsewhere(self._shown_path(file)):
-            return
-        handle.flushed, handle.wrote = True, False
+        elif not handle.flushed or not await is_open_elsewhere(self._shown_path(file)):
+            handle.flushed, handle.wrote = True, False
+            await self._send(file)
+
+    async def _send(self, file: File) -> None:
+        """Send it now: an earlier failure in the background counts no more."""
+        file.unreported = None
         await self._sending.send(file)
 
     def _shown_path(self, file: File) -> Path:
@@ -213,10 +217,10 @@ class Files:
     async def fsync(self, fh: int) -> None:
         """Return when the server has the file as it is now, empty or not."""
         handle = self._handles[fh]
-        _report(handle.file)
         if handle.file.is_dirty and handle.file.parent is not None:
             handle.wrote = False
-            await self._sending.send(handle.file)
+            await self._send(handle.file)
+        _report(handle.file)
 
     def release(self, fh: int) -> None:
         """The last descriptor of *fh* is closed; never fails."""

@@ -18,7 +18,7 @@ import pyfuse3
 import trio
 
 from containerfs.errors import FileSystemError, IsADirectory, NotFound, NotPermitted, Stale
-from containerfs.fs.attributes import Change, Owner, fill, now_ns
+from containerfs.fs.attributes import Change, Owner, fill, now_ns, storable
 from containerfs.fs.changes import Changes
 from containerfs.fs.files import Files
 from containerfs.fs.handles import DirectoryHandle, Handles
@@ -195,8 +195,8 @@ class Operations(pyfuse3.Operations):
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
             gid=attr.st_gid if fields.update_gid else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            atime_ns=storable(attr.st_atime_ns) if fields.update_atime else None,
+            mtime_ns=storable(attr.st_mtime_ns) if fields.update_mtime else None,
         )
         if not change.is_empty and not (isinstance(node, Directory) and is_own_thread(ctx.pid)):
             self._change(node, change)

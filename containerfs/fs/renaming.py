@@ -31,7 +31,6 @@ from containerfs.errors import (
 )
 from containerfs.fs.changes import Changes
 from containerfs.fs.files import Files, check_can_change
-from containerfs.fs.layout import BY_ID
 from containerfs.fs.names import components, stripped
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
@@ -146,7 +145,7 @@ class Renaming:
 
     def _check(self, node: Node, new: Directory) -> None:
         container = node.container
-        if container is None or container is node or node.name == BY_ID:
+        if container is None or container is node:
             raise NotPermitted("a container can't be renamed")
         if new.container is None:
             if isinstance(node, Directory) and new is self._namespace.root:

@@ -32,7 +32,7 @@ class Empty(pyfuse3.Operations):
         return None
 
 path = Path(sys.argv[1])
-with mounts.recorded(path, source="local:/data"):
+with mounts.recorded(path, source="local:/data", state_dir=path):
     pyfuse3.init(Empty(), str(path), {"fsname=containerfs", "subtype=containerfs"})
     print("mounted", flush=True)
     trio.run(pyfuse3.main)
@@ -280,7 +280,7 @@ def test_umount_leaves_what_others_mounted(containerfs):
 
 def test_a_mount_is_recorded_while_it_runs(tmp_path, environ, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", environ["XDG_RUNTIME_DIR"])
-    with mounts.recorded(tmp_path, source="local:"):
+    with mounts.recorded(tmp_path, source="local:", state_dir=tmp_path):
         found = mounts.find(tmp_path, owner=os.geteuid())
         assert found.pid == os.getpid()
         assert found.source == "local:"

@@ -55,13 +55,11 @@ def together() -> Callable[[dict[str, Callable[[], object]]], dict[str, str | No
         answers: dict[str, str | None] = dict.fromkeys(calls, "HANGS")
 
         def make(name: str, call: Callable[[], object]) -> None:
-            import time; t0=time.time()
             try:
                 call()
                 answers[name] = None
             except OSError as exc:
                 answers[name] = errno.errorcode[exc.errno or 0]
-            print(name, round(time.time()-t0,1), answers[name])
 
         threads = [threading.Thread(target=make, args=pair, daemon=True) for pair in calls.items()]
         for thread in threads:

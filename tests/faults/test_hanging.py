@@ -115,9 +115,7 @@ def test_a_hung_transfer_does_not_block_another_file(server, mount, together, ev
         thread.join()
 
 
-def test_a_directory_that_was_seen_is_listed_at_once_while_the_server_hangs(
-    server, mount
-):
+def test_a_directory_that_was_seen_is_listed_at_once_while_the_server_hangs(server, mount):
     """The first who asks notices; nobody after."""
     boxes(server)
     mounted = mount(ttl=0)

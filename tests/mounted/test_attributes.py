@@ -81,6 +81,15 @@ def test_times_are_kept_to_the_nanosecond(box, file, atime, mtime):
         assert times(path)[:2] == (atime, mtime)
 
 
+@pytest.mark.parametrize("seconds", [-(10**11), 10**11, 2**62])
+def test_a_time_too_far_away_is_the_nearest_that_can_be_kept(file, seconds):
+    os.utime(file, (seconds, seconds))
+    assert (os.stat(file).st_mtime > 0) == (seconds > 0)
+    file.rename(file.with_name("renamed"))
+    file.with_name("renamed").write_bytes(b"written on")
+    assert file.with_name("renamed").read_bytes() == b"written on"
+
+
 def test_times_can_be_set_to_now_or_left_alone(file, run):
     os.utime(file, ns=(5 * SECOND, 6 * SECOND))
     before = time.time_ns()

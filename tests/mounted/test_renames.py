@@ -253,6 +253,14 @@ def test_a_rename_is_atomic_for_who_looks(box):
         assert reader.wait(60) == 0
 
 
+@pytest.mark.parametrize("name", [".by-id", "con", "..."])
+def test_names_that_mean_something_elsewhere_are_plain_in_a_container(box, sent, name):
+    (box / name).write_bytes(b"x")
+    os.rename(box / name, box / "renamed")
+    os.rename(box / "renamed", box / name)
+    assert sent(box) == {name: b"x"}
+
+
 def test_a_chain_of_renames_ends_where_it_should(box, sent):
     (box / "a").write_bytes(b"a")
     (box / "b").write_bytes(b"b")

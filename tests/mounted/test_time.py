@@ -105,6 +105,25 @@ def test_changes_by_others_are_seen_within_the_ttl(server, mount, api, eventuall
     assert os.stat(mounted / "box" / "other").st_size == len(b"a longer other")
 
 
+def test_what_was_absent_is_seen_within_the_ttl_by_who_knows_its_name(
+    server, mount, eventually, errno_of
+):
+    """A negative entry in the kernel's cache holds no longer than the listing it is from."""
+    id = server.new_container("box")
+    mounted, believing = mount(ttl=1), mount(ttl=3600)
+    for each in (mounted, believing):
+        for name in ("box/file", "made"):
+            assert errno_of(os.stat, each / name) == "ENOENT"
+    server.write(id, "/mnt/data/file", b"content")
+    server.new_container("made")
+    server.forget_requests()
+    for name in ("box/file", "made"):
+        assert errno_of(os.stat, believing / name) == "ENOENT"
+    assert operations(server) == []
+    eventually(lambda: errno_of(os.stat, mounted / "box/file") is None)
+    eventually(lambda: errno_of(os.stat, mounted / "made") is None)
+
+
 def test_an_open_file_keeps_what_it_was_opened_with(server, mount, rewrite):
     id = server.new_container("box")
     file = server.write(id, "/mnt/data/file", b"old content", created_at=1_000)["id"]

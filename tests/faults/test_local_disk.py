@@ -1,0 +1,125 @@
+"""Our own disk fails under the mount: full, gone, read-only, corrupt."""
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+# In a mount name space of its own: nobody else sees the small disk, or needs to be root. The
+# program that tries things out is run inside, too, and gets the mount as its first argument.
+SMALL_DISK = """
+set -e
+mount -t tmpfs -o size=3m tmpfs "$CACHE"
+chmod 700 "$CACHE"
+"$COMMAND" mount -d --uds "$SOCKET" --cache-dir "$CACHE" --log-file "$LOG" --ttl 0.1 "$DIR"
+trap '"$COMMAND" umount "$DIR"' EXIT
+mkdir "$DIR/box"
+echo first > "$DIR/box/first"
+{what}
+"""
+FULL = """
+dd if=/dev/zero of="$CACHE/ballast" bs=4k 2>/dev/null || true
+cat "$DIR/box/first"
+echo second 2>/dev/null > "$DIR/box/second" && echo written || echo refused
+for i in $(seq 50); do chmod 600 "$DIR/box/first" 2>/dev/null || true; done
+sleep 0.2
+ls "$DIR/box" > /dev/null
+cat "$DIR/box/first"
+rm "$CACHE/ballast"
+echo third > "$DIR/box/third"
+cat "$DIR/box/third"
+rm "$DIR/box/first"
+"""
+READ_ONLY = """
+mount --bind "$CACHE" "$CACHE"
+mount -o remount,ro,bind "$CACHE"
+cat "$DIR/box/first"
+echo second 2>/dev/null > "$DIR/box/second" && echo written || echo refused
+ls "$DIR/box"
+umount -l "$CACHE"
+echo third > "$DIR/box/third"
+cat "$DIR/box/third"
+"""
+
+
+@pytest.fixture
+def on_small_disk(server, run, tmp_path, command):
+    """`on_small_disk(script)`: what it prints."""
+
+    def on_small_disk(script):
+        for name in ("cache", "dir"):
+            (tmp_path / name).mkdir()
+        words = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "-r"]
+        said = run(
+            *(*words, "sh", "-c", SMALL_DISK.replace("{what}", script)),
+            COMMAND=command,
+            SOCKET=server.uds,
+            CACHE=str(tmp_path / "cache"),
+            DIR=str(tmp_path / "dir"),
+            LOG=str(tmp_path / "log"),
+        )
+        assert "Traceback" not in (tmp_path / "log").read_text()
+        return said.split()
+
+    return on_small_disk
+
+
+def test_a_full_disk_refuses_writes_and_the_mount_lives_on(on_small_disk, stored, api):
+    said = on_small_disk(FULL)
+    assert said in (
+        ["first", "refused", "first", "third"],
+        ["first", "written", "first", "third"],
+    )
+    (box,) = api.containers.list()
+    expected = {"third": b"third\n"} | ({"second": b"second\n"} if "written" in said else {})
+    assert stored(box.id) == expected
+
+
+def test_a_read_only_disk_refuses_writes_and_the_mount_lives_on(on_small_disk, stored, api):
+    said = on_small_disk(READ_ONLY)
+    assert said == ["first", "refused", "first", "third"]
+    (box,) = api.containers.list()
+    assert stored(box.id) == {"first": b"first\n", "third": b"third\n"}
+
+
+def test_a_cache_directory_deleted_under_the_mount_costs_nothing_that_was_sent(
+    mount, errno_of, stored, id_of
+):
+    mounted = mount(ttl=0.1)
+    mounted.expect("")
+    box = mounted / "box"
+    box.mkdir()
+    id = id_of(box)
+    (box / "sent").write_bytes(b"sent")
+    writer = (box / "open").open("wb", buffering=0)
+    writer.write(b"open")
+    shutil.rmtree(mounted.cache)
+    assert errno_of(writer.close) is None
+    assert stored(id) == {"sent": b"sent", "open": b"open"}
+    assert sorted(os.listdir(box)) == ["open", "sent"]
+    assert errno_of((box / "new").write_bytes, b"new") == "EIO"
+    assert sorted(os.listdir(box)) == ["open", "sent"]
+    assert "Traceback" not in mounted.log
+    mounted.remount()
+    assert (box / "sent").read_bytes() == b"sent"
+    (box / "new").write_bytes(b"new")
+    assert stored(id) == {"sent": b"sent", "open": b"open", "new": b"new"}
+
+
+def test_a_corrupt_database_is_refused_with_its_name(mount, try_mount, server):
+    mounted = mount()
+    (mounted / "box").mkdir()
+    mounted.stop()
+    (database,) = mounted.cache.glob("*/state.sqlite")
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for other in mounted.cache.glob("*/state.sqlite-*"):
+        other.unlink()
+    with database.open("r+b") as file:
+        file.write(b"not a database" * 1000)
+    done = try_mount(f"--uds={server.uds}", f"--cache-dir={mounted.cache}")
+    assert done.returncode == 1
+    assert "state database" in done.stderr
+    assert "Traceback" not in done.stderr
