@@ -279,6 +279,7 @@ class Mount:
             except FileSystemError as exc:
                 log.warning("not everything could be sent: %s", exc)
             await self._backups.retire()
+            await self.uploader.delete_recorded()
         for entry in self._journal.entries:
             if not entry.held:
                 log.warning("%r is kept here and sent by the next mount", entry.path)

@@ -35,7 +35,6 @@ class Download:
         self.available = 0
         self.total = file.size  # bytes; None until the server tells
         self.error: FileSystemError | None = None
-        self.users = 0
         self._progress = trio.Event()
 
     @property
@@ -104,13 +103,11 @@ class Downloads:
             content = self._store.begin(file)
             download = self._running[name] = Download(file=file, content=content)
             self._nursery.start_soon(self._run, download)
-        download.users += 1
         download.content.pins += 1
         return download
 
     def leave(self, download: Download) -> None:
         """Give back what `join` gave."""
-        download.users -= 1
         self._store.unpin(download.content)
 
     async def probe(self, file: RemoteFile) -> int:

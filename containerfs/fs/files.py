@@ -171,9 +171,6 @@ class Files:
             raise Exists(name)
         return node
 
-    def handle(self, fh: int) -> FileHandle:
-        return self._handles[fh]
-
     async def flush(self, fh: int) -> None:
         """One descriptor of *fh* is closed: what was written through it gets to the server.
 

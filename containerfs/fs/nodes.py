@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import trio
 
-from containerfs.api.types import Container, RemoteFile, Version
+from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.content import Content
 from containerfs.cache.downloads import Download
 from containerfs.cache.metadata import Listing
@@ -165,11 +165,6 @@ class File(Node):
         if self.true_size is not None:
             return self.true_size
         return self.remote.size if self.remote is not None else 0
-
-    @property
-    def version(self) -> Version | None:
-        """The server's version that it shows, or will replace."""
-        return self.remote.version if self.remote is not None else None
 
     @property
     def is_dirty(self) -> bool:

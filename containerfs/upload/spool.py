@@ -19,16 +19,14 @@ class Spool:
     Attributes:
         path: The spool file; named at random, made by us alone.
         size: Bytes; what `stat` shows.
-        generation: Grows with each change, so that a sender can tell whether it sent the last one.
         frozen: Being sent: it must not change. Who wants to write makes a copy and writes that.
     """
 
-    __slots__ = ("_fd", "_is_doomed", "frozen", "generation", "path", "size")
+    __slots__ = ("_fd", "_is_doomed", "frozen", "path", "size")
 
     def __init__(self, *, path: Path, size: int, fd: int | None = None) -> None:
         self.path = path
         self.size = size
-        self.generation = 0
         self.frozen = False
         self._is_doomed = False
         self._fd = fd
@@ -65,7 +63,6 @@ class Spool:
             NoSpace, LocalFault: Part of it may have been written.
         """
         fd = self.fd
-        self.generation += 1
         end = offset + len(data) if data else 0
         try:
             count = os.pwrite(fd, data, offset)
@@ -82,7 +79,6 @@ class Spool:
         Raises:
             NoSpace, LocalFault: The size is as it was.
         """
-        self.generation += 1
         try:
             os.ftruncate(self.fd, size)
         except OSError as exc:

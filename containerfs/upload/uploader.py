@@ -203,9 +203,13 @@ class Uploader:
         except Exception:  # a bug: the journal keeps the file, and the mount lives on
             log.exception("sending %r failed", entry.path)
 
+    async def delete_recorded(self) -> None:
+        """Delete what could not be deleted before; what still can't be stays recorded."""
+        for container_id, file_id in self._journal.deletions:
+            await self.delete(container_id, file_id)
+
     async def run(self) -> None:
-        """Delete what could not be deleted before, until cancelled."""
+        """Delete what could not be deleted before, now and again, until cancelled."""
         while True:
-            for container_id, file_id in self._journal.deletions:
-                await self.delete(container_id, file_id)
+            await self.delete_recorded()
             await trio.sleep(DELETE_RETRY)

@@ -266,9 +266,9 @@ def test_control_sequences_from_the_server_never_reach_the_terminal(
     assert all(char.isprintable() or char == "\n" for char in printed)
 
 
-def test_on_a_terminal_it_is_a_table_and_content_needs_a_place(server: Any) -> None:
-    container = server.new_container("box")
-    file = server.upload(container, "x", b"data")["id"]
+@pytest.fixture
+def on_terminal(server: Any) -> Callable[..., tuple[int, bytes]]:
+    """Runs a command on a terminal: its exit code and all that is shown there."""
 
     def on_terminal(*words: str) -> tuple[int, bytes]:
         master, slave = pty.openpty()
@@ -289,6 +289,14 @@ def test_on_a_terminal_it_is_a_table_and_content_needs_a_place(server: Any) -> N
         os.close(master)
         return process.wait(), said
 
+    return on_terminal
+
+
+def test_on_a_terminal_it_is_a_table_and_content_needs_a_place(
+    on_terminal: Callable[..., tuple[int, bytes]], server: Any
+) -> None:
+    container = server.new_container("box")
+    file = server.upload(container, "x", b"data")["id"]
     code, said = on_terminal("containers", "list")
     assert code == 0
     assert b"memory_limit" in said
@@ -298,6 +306,24 @@ def test_on_a_terminal_it_is_a_table_and_content_needs_a_place(server: Any) -> N
     code, said = on_terminal("containers:files:content", "retrieve", container, file, "-o", "-")
     assert code == 0
     assert b"data" in said
+
+
+def test_a_transfer_shows_its_progress_on_a_terminal_only(
+    on_terminal: Callable[..., tuple[int, bytes]], run: Run, server: Any, tmp_path: Path
+) -> None:
+    container = server.new_container("box")
+    (tmp_path / "big.bin").write_bytes(BINARY)
+    up = ("containers:files", "create", container, "--file", str(tmp_path / "big.bin"))
+    assert run(*up).err == ""
+    code, said = on_terminal(*up)
+    assert (code, b"big.bin" in said, b"1.3/1.3 MB" in said) == (0, True, True)
+    file = server.files(container)[0]["id"]
+    down = ("containers:files:content", "retrieve", container, file, "-o", str(tmp_path / "back"))
+    assert run(*down).err == ""
+    (tmp_path / "back").unlink()
+    code, said = on_terminal(*down)
+    assert (code, b"1.3/1.3 MB" in said) == (0, True)
+    assert (tmp_path / "back").read_bytes() == BINARY
 
 
 # Failures.

@@ -107,11 +107,14 @@ def test_changes_by_others_are_told_when_asked_for(mount, server, watch, eventua
     box = mounted / "box"
     os.listdir(box)
     os.listdir(box / "dir")
+    before = os.stat(box / "dir")
     top, below = watch(box), watch(box / "dir")
     server.write(id, "/mnt/data/dir/new", b"x")
     assert sorted(os.listdir(box / "dir")) == ["file", "new"]
     eventually(lambda: "ATTRIB" in below.events())
     assert top.events() == ["ATTRIB dir"]
+    after = os.stat(box / "dir")
+    assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
     server.write(id, "/mnt/data/other", b"x")
     os.listdir(box)
     eventually(lambda: "ATTRIB" in top.events())

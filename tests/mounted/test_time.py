@@ -124,6 +124,18 @@ def test_what_was_absent_is_seen_within_the_ttl_by_who_knows_its_name(
     eventually(lambda: errno_of(os.stat, mounted / "made") is None)
 
 
+def test_a_new_version_of_the_same_second_and_size_is_not_read_from_old_pages(
+    server, mount, rewrite
+):
+    """Only its id tells that it is another: the kernel sees the same time and size."""
+    id = server.new_container("box")
+    file = server.write(id, "/mnt/data/file", b"old" * 5000, created_at=1_000)["id"]
+    path = mount(ttl=0) / "box" / "file"
+    assert path.read_bytes() == b"old" * 5000
+    rewrite(id, file, b"NEW" * 5000, created_at=1_000)
+    assert path.read_bytes() == b"NEW" * 5000
+
+
 def test_an_open_file_keeps_what_it_was_opened_with(server, mount, rewrite):
     id = server.new_container("box")
     file = server.write(id, "/mnt/data/file", b"old content", created_at=1_000)["id"]

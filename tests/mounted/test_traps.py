@@ -231,7 +231,7 @@ def test_an_error_that_nobody_expected_is_eio_and_the_mount_lives_on(mount, serv
     box = mounted / "box"
     box.mkdir()
     (box / "file").write_bytes(b"content")
-    mounted.expect(" failed", "brought to its end")
+    mounted.expect(" failed", "brought to its end", "could not be taken back")
     (state,) = mounted.cache.rglob("state.sqlite")
     with sqlite3.connect(state) as database:
         database.execute("ALTER TABLE nodes RENAME TO hidden")

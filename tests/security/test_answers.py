@@ -317,7 +317,7 @@ async def test_a_server_that_repeats_the_key_does_not_get_it_into_a_message(
         text = f"{head}\r\n{header}\r\n\r\n{body}".encode()
         hostile.answer = lambda _, text=text: [text]
         with pytest.raises(FileSystemError) as caught:
-            await hasty_client.delete_file("c", "f")
+            await hasty_client.retrieve_file("c", "f")
         assert "sk-canary-" not in str(caught.value)
         assert "sk-canary-" not in repr(caught.value)
 
