@@ -120,7 +120,7 @@ class NoSpace(FileSystemError):
 
 
 class LocalFault(FileSystemError):
-    """The local cache or spool failed; a missing cache file must not look like a missing file."""
+    """The local cache or spool failed: not ENOENT, which would speak of the user's file."""
 
 
 # What a file system answers.

@@ -18,7 +18,7 @@ class Version(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFile:
-    """A file as the server last described it."""
+    """What the server last said of a file."""
 
     id: str
     container_id: str
@@ -40,7 +40,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """A container as the server last described it."""
+    """What the server last said of a container."""
 
     id: str
     name: str

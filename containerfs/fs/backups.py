@@ -1,7 +1,7 @@
 """Files that an editor renamed to a temporary name: the old content, until it is not needed.
 
-A backup keeps its object on the server, so that no save can lose the old content before the new
-one is there. When the mount stops cleanly, a backup whose file has been saved anew becomes local
+A backup keeps its object on the server: until the editor's new file has arrived there, it may be
+the only copy. When the mount stops cleanly, a backup whose file has been saved anew becomes local
 like every other temporary file, and its object is deleted.
 """
 

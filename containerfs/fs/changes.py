@@ -67,11 +67,7 @@ class Changes:
         """
         if parent is self._namespace.root:
             return await self._make_container(name)
-        check_can_change(parent)
-        self._check_free(parent, name)
-        container = self._namespace.container_of(parent)
-        path = f"{parent.path}/{name}" if parent.path else name
-        ino = self._namespace.inodes.allocate(container.remote.id, path)
+        ino = self._new_ino(parent, name)
         directory = Directory(ino=ino, name=name, parent=None)
         self._add(parent, directory, name, mode=mode, uid=uid, gid=gid)
         return directory
@@ -98,11 +94,7 @@ class Changes:
         Raises:
             Exists: The name is taken.
         """
-        check_can_change(parent)
-        self._check_free(parent, name)
-        container = self._namespace.container_of(parent)
-        path = f"{parent.path}/{name}" if parent.path else name
-        ino = self._namespace.inodes.allocate(container.remote.id, path)
+        ino = self._new_ino(parent, name)
         link = Symlink(ino=ino, name=name, parent=None, target=target)
         self._add(parent, link, name, mode=0o777, uid=uid, gid=gid)
         return link
@@ -120,11 +112,7 @@ class Changes:
         made = next((each for each in SPECIAL if each.format == stat.S_IFMT(mode)), None)
         if made is None:
             raise NotPermitted("there are no devices here")
-        check_can_change(parent)
-        self._check_free(parent, name)
-        container = self._namespace.container_of(parent)
-        path = f"{parent.path}/{name}" if parent.path else name
-        ino = self._namespace.inodes.allocate(container.remote.id, path)
+        ino = self._new_ino(parent, name)
         node = made(ino=ino, name=name, parent=None)
         self._add(parent, node, name, mode=mode, uid=uid, gid=gid)
         return node
@@ -140,6 +128,14 @@ class Changes:
             local.target = node.target
         self._namespace.save(node)
         self._files.touch_directory(parent)
+
+    def _new_ino(self, parent: Directory, name: str) -> int:
+        """An inode number for the new entry *name*, which may be made in *parent*."""
+        check_can_change(parent)
+        self._check_free(parent, name)
+        container = self._namespace.container_of(parent)
+        path = f"{parent.path}/{name}" if parent.path else name
+        return self._namespace.inodes.allocate(container.remote.id, path)
 
     def _check_free(self, parent: Directory, name: str) -> None:
         if name in parent.children or (parent is self._namespace.root and name == BY_ID):

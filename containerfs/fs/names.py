@@ -119,8 +119,8 @@ def _is_text(name: str) -> bool:
 def components(path: str, *, id: str) -> tuple[str, ...]:
     """Where a server path is shown below its container: never empty, never outside.
 
-    `/mnt/data/` is the container's directory, relative paths are as they are, other absolute
-    paths are below `.outside`. Several paths run together, as some servers list them, and paths
+    Paths below `/mnt/data/` and relative ones are shown in the container's directory, what is
+    elsewhere below `.outside`. Several paths run together, as some servers list them, and paths
     longer or deeper than a program could use, become one escaped name.
     """
     outside: tuple[str, ...] = ()

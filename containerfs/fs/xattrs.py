@@ -131,7 +131,8 @@ class Xattrs:
         self._changed(node)
 
     def _check_name(self, node: Node, name: str) -> None:
-        if node.container is None:
+        is_above = node.container is None and node.parent is not None
+        if is_above or node is self._namespace.root:
             raise NotPermitted(name)
         if not name.startswith("user."):
             raise NotSupported(name)

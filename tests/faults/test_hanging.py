@@ -138,7 +138,8 @@ class EndlessPages(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         number = next(self.numbers)
-        entry = {"id": f"cfile_{number}", "created_at": number, "bytes": 1, "source": "user"}
+        created = number + 1 if "order=asc" in self.path else 10**9 - number
+        entry = {"id": f"cfile_{number}", "created_at": created, "bytes": 1, "source": "user"}
         entry |= {"object": "container.file", "container_id": "c", "path": f"/mnt/data/{number}"}
         if "files" not in self.path:
             entry = {"id": "c", "object": "container", "created_at": 1, "name": "box"}

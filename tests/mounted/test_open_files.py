@@ -305,6 +305,8 @@ def test_an_unlinked_file_lives_until_its_last_close(box, fd, sent, counted):
     assert os.pread(opened, 100, 0) == b"uns"
     status = os.fstat(opened)
     assert (status.st_nlink, status.st_size) == (0, 3)
+    os.setxattr(opened, "user.note", b"kept while it is open")
+    assert os.getxattr(opened, "user.note") == b"kept while it is open"
     os.fsync(opened)
     again = os.dup(opened)
     os.close(again)
