@@ -58,7 +58,8 @@ def set_up(project, programs):
     programs("fusermount3", "exit 0")
     binaries = project / ".venv" / "bin"
     binaries.mkdir(parents=True)
-    for name, script in (("python", "exit 1"), ("containerfs", 'printf "%s\\n" "$@"')):
+    prints = f'# runs {binaries}/python\nprintf "%s\\n" "$@"'
+    for name, script in (("python", "exit 0"), ("containerfs", prints)):
         (binaries / name).write_text(f"#!{shutil.which('bash')}\n{script}\n")
         (binaries / name).chmod(0o755)
     files = (project / "setup.cfg").read_bytes() + (project / "pyproject.toml").read_bytes()
@@ -96,8 +97,17 @@ def test_where_there_is_no_apt_it_names_what_is_missing_and_stops(run, programs,
     programs("python3", 'case "$*" in *version_info\\[*) echo 3.12 ;; *) exit 0 ;; esac')
     done = run("mount")
     assert done.returncode == 1
-    assert "fuse3 gcc pkg-config libfuse3-dev; install them and try again" in done.stderr
+    assert "fuse3 gcc libc6-dev pkg-config libfuse3-dev; install them and try again" in done.stderr
     assert not (project / ".venv").exists()
+
+
+@pytest.mark.usefixtures("set_up")
+def test_a_clone_that_was_moved_is_set_up_anew(run, project):
+    made = project / ".venv" / "bin" / "containerfs"
+    made.write_text("#!/elsewhere/.venv/bin/python\n")
+    done = run("mount")
+    assert done.returncode == 1
+    assert "Python 3.11 or newer is needed" in done.stderr  # to make it: there is none here
 
 
 @pytest.mark.usefixtures("set_up")
