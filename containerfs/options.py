@@ -25,7 +25,7 @@ _SCRATCH = (
     ".*.sw?:.*.swpx:4913:*~:.#*:#*#:.goutputstream-*:sed??????:.nfs*:.~lock.*#:~$*:"
     ".DS_Store:._*:.fuse_hidden*"
 )
-_TRANSIENT = ".*.??????:*.lock:tmp_obj_??????:tmp_pack_??????:tmp_idx_??????"
+_TRANSIENT = ".*.??????:*.lock:tmp_obj_??????:tmp_pack_??????:tmp_idx_??????:*.pyc.*"
 
 
 class OptionError(Exception):
@@ -197,7 +197,11 @@ class Options:
         "names that programs soon rename: sent a moment after close, if they are still there",
     )
     ttl: float = _setting(
-        "mount", values.seconds, "seconds", "10", "how long what others change may go unseen"
+        "mount",
+        values.seconds,
+        "seconds",
+        "10",
+        "how long what others change may go unseen; 0 lists anew at each call",
     )
     notify: Literal["off", "utime"] = _setting(
         "mount",
@@ -212,7 +216,7 @@ class Options:
         values.octal,
         "octal",
         "the process's",
-        "permission bits that files and directories lack",
+        "permission bits that what was not made here, or chmodded, lacks",
         computed=_umask,
     )
     uid: int = _setting(
@@ -220,7 +224,7 @@ class Options:
         values.whole(least=0),
         "id",
         "the mounting user",
-        "owner of everything",
+        "owner of what was not made here, or chowned",
         computed=os.getuid,
     )
     gid: int = _setting(
@@ -228,7 +232,7 @@ class Options:
         values.whole(least=0),
         "id",
         "the mounting user's",
-        "group of everything",
+        "group of what was not made here, or chowned",
         computed=os.getgid,
     )
     allow_other: bool = _setting("mount", values.boolean, "", "false", "let other users in")

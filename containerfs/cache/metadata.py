@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 OVERLAY_LIFE = 300.0  # how long an object created here is shown without the server listing it
 MOST_ASKED = 16  # of those, how many the server is asked about at each listing
 MISSING_LIFE = 300.0  # how long an object is hidden that is listed and answers 404
+LONG = 1.0  # seconds that a listing takes before it counts as a long one
+LONG_LIFE = 10.0  # times what it took: how long a long listing is believed
+LONGEST_LIFE = 60.0  # seconds
 STALE_GRACE = 2.0  # age of a refresh after which who waits for it is served a stale listing
 LATE_GRACE = 0.2  # the same, as long as the server has answered nobody since
 STALE_LIFE = 5.0  # how long a stale listing is served before the server is asked again
@@ -87,6 +90,15 @@ class _Changes(Generic[EntryT]):
         for id in gone:
             del self.deleted[id]
         return gone
+
+
+def life(ttl: float, *, took: float) -> float:
+    """Seconds for which a listing is believed, from when it was asked for.
+
+    One that takes long is believed longer than the *ttl*: reading it must not fill all the time
+    that there is. What others change in so large a container is seen within a minute.
+    """
+    return ttl if took < LONG else max(ttl, min(LONG_LIFE * took, LONGEST_LIFE))
 
 
 class _Source(Generic[EntryT]):
@@ -200,7 +212,8 @@ class _Source(Generic[EntryT]):
         if deleted:
             with not_remembered():
                 self._state.forget_tombstones(key, deleted)
-        listing = Listing(changes.overlay(listed), begun + self._ttl)
+        took = trio.current_time() - begun
+        listing = Listing(changes.overlay(listed), begun + life(self._ttl, took=took))
         self._remember(key, listing)
         return listing
 

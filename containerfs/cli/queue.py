@@ -179,11 +179,12 @@ def _discard(account: Account, files: list[Unsent], *, yes: bool) -> None:
 def _account(directory: Path) -> Account:
     """The account that is, or was last, mounted on *directory*."""
     path = mountpoint.locate(directory)
-    mount = mounts.find(path, owner=os.geteuid())
-    if mount is not None:
-        return Account(
-            directory=Path(mount.state_dir), mountpoint=mount.mountpoint, source=mount.source
-        )
+    for above in (path, *path.parents):  # a directory inside a mount means that mount
+        mount = mounts.find(above, owner=os.geteuid())
+        if mount is not None:
+            return Account(
+                directory=Path(mount.state_dir), mountpoint=mount.mountpoint, source=mount.source
+            )
     return accounts.find(_options().cache_dir, path)
 
 

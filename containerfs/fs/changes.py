@@ -142,7 +142,8 @@ class Changes:
             raise Exists(name)
 
     async def rmdir(self, parent: Directory, name: str) -> None:
-        """Remove an empty directory; at the top level, a container without files.
+        """Remove an empty directory; at the top level, a container without files, or the snapshot
+        of an expired one without unsent files.
 
         Raises:
             NotEmpty: There is something in it, or the server has something there.
@@ -163,14 +164,20 @@ class Changes:
     async def _remove_container(self, container: ContainerDirectory) -> None:
         if self._containers_are_fixed:
             raise NotPermitted("this mount neither makes nor removes containers")
+        files = [node for node in container.walk() if isinstance(node, File)]
         try:
             if not container.is_snapshot:
                 await self._namespace.refresh(container, fresh=True)
-            if container.children:
+                is_empty = not container.children
+            else:  # its data is gone: what was read here can't be removed one by one
+                is_empty = not any(file.is_dirty for file in files)
+            if not is_empty:
                 raise NotEmpty(container.name)
             await self._client.delete_container(container.remote.id)
         except NotFound as exc:
             log.info("container %s was gone already: %s", container.remote.id, exc)
+        for file in files:
+            self._files.drop_changes(file)
         self._metadata.forget_container(container.remote.id)
         self._namespace.remove_container(container)
 

@@ -360,6 +360,7 @@ class Files:
 
         Raises:
             TooLarge: The file would pass `max_file_size`; nothing was written.
+            Stale: Others replaced the file, and its content can't be had any more.
             NoSpace, LocalFault: The local disk failed.
         """
         handle = self._handles[fh]
@@ -368,7 +369,10 @@ class Files:
             raise BadHandle("not opened for writing")
         self._check_size(file, offset + len(data))  # a refused write leaves no spool behind
         while file.spool is None or file.spool.frozen:
-            await self._make_spool(file, keep=None)
+            try:
+                await self._make_spool(file, keep=None)
+            except NotFound as exc:  # write(2) knows no ENOENT
+                raise Stale(f"{file.path!r} was replaced by others meanwhile") from exc
         told = max(file.told_size, offset + len(data))
         if handle.appends and offset >= file.told_size:
             offset = file.spool.size

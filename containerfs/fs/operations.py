@@ -387,8 +387,14 @@ class Operations(pyfuse3.Operations):
 
     # The rest.
 
-    @boundary()
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        # `ls -l` asks for several of these for each file, which none has: answered at once.
+        if not name.startswith(b"user."):
+            raise pyfuse3.FUSEError(errno.ENODATA)
+        return await self._getxattr(inode, name)
+
+    @boundary()
+    async def _getxattr(self, inode: int, name: bytes) -> bytes:
         return self._xattrs.get(self._inodes[inode], os.fsdecode(name))
 
     @boundary()

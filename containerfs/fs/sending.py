@@ -93,7 +93,9 @@ class Sending:
         spool, entry = file.spool, file.entry
         assert spool is not None and entry is not None  # noqa: S101, PT018 - the caller looked
         if container.is_snapshot:
-            raise Expired(f"container {container.remote.id} has expired")
+            expired = Expired(f"container {container.remote.id} has expired")
+            self._failed(file, entry, expired)
+            raise expired
         was_sending = entry.state == "sending"
         self._journal.update(entry, state="sending")
         spool.freeze()

@@ -26,6 +26,7 @@ class Sizes:
     small: int = 4096  # bytes of each
     listed_files: int = 10_000
     listed: int = 64  # bytes of each
+    listing_life: int = 20  # seconds for which a listing is told to count; reading it takes less
     saved: int = 10 * 1024  # bytes of the file that an editor saves
     random_reads: int = 2_000
     growth_listed: tuple[int, ...] = (1_000, 10_000, 100_000)
@@ -36,6 +37,7 @@ QUICK = Sizes(
     large=4 * MIB,
     small_files=40,
     listed_files=300,
+    listing_life=1,
     random_reads=100,
     growth_listed=(100, 300),
     growth_read=(10, 40),

@@ -19,8 +19,7 @@ _FULL = ("--vfs-cache-mode", "full")
 _CHECKERS = ("--checkers", "64")  # requests for the sizes of files that are under way at once
 _BOTH = {"off": _CHECKERS, "full": (*_FULL, *_CHECKERS)}
 _BLOCK = 4096
-_STALE_AFTER = 2.0  # seconds to wait first until a listing has to be asked for again
-_MOST_WAITS = 5  # each twice as long as the one before
+_MOST_WAITS = 4  # each twice as long as the one before
 _NOTHING = "no line of text has these words"
 
 
@@ -83,14 +82,15 @@ def listed(stage: Stage) -> list[Entrant]:
     """A large directory: unknown, known, and known for too long."""
     box = Box(name="listed", count=stage.sizes.listed_files, size=stage.sizes.listed)
     peers = {"off": _CHECKERS}
-    brief = {"off": (*_CHECKERS, "--dir-cache-time", "1s")}
+    life = stage.sizes.listing_life
+    brief = {"off": (*_CHECKERS, "--dir-cache-time", f"{life}s")}
     contestants = zip(
         stage.readers(box, peers=peers),
-        stage.readers(box, ours=("--ttl=1",), peers=brief),
+        stage.readers(box, ours=(f"--ttl={life}",), peers=brief),
         strict=True,
     )
     entrants = [
-        Entrant(name=usual.name, role=usual.role, play=partial(_listed, usual, forgetful))
+        Entrant(name=usual.name, role=usual.role, play=partial(_listed, usual, forgetful, life))
         for usual, forgetful in contestants
     ]
     return [*entrants, _fetching(stage, stage.reads.listings(box), "cold ls -l")]
@@ -170,7 +170,7 @@ def _read_one(count: int, contestant: Contestant, meter: Meter) -> None:
         meter.add("cold cat *", watch.read(), amount=count)
 
 
-def _listed(usual: Contestant, forgetful: Contestant, meter: Meter) -> None:
+def _listed(usual: Contestant, forgetful: Contestant, life: float, meter: Meter) -> None:
     with usual.open() as place:
         for state in ("cold", "warm"):
             watch = Watch(place.watched)
@@ -183,13 +183,13 @@ def _listed(usual: Contestant, forgetful: Contestant, meter: Meter) -> None:
         meter.add("first name", watch.read())
     with forgetful.open() as place:
         call(["ls", "-l", place.path])
-        _list_when_stale(place, meter)
+        _list_when_stale(place, life, meter)
 
 
-def _list_when_stale(place: Place, meter: Meter) -> None:
+def _list_when_stale(place: Place, life: float, meter: Meter) -> None:
     """Wait until listing costs a request again: how long a listing lives is not ours to say."""
     for attempt in range(_MOST_WAITS):
-        time.sleep(_STALE_AFTER * 2**attempt if place.watched.requests else 0)
+        time.sleep((life + 1) * 2**attempt if place.watched.requests else 0)
         watch = Watch(place.watched)
         call(["ls", "-l", place.path])
         reading = watch.read()

@@ -8,7 +8,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from containerfs.api.types import Container, Page, RemoteFile
-from containerfs.cache.metadata import OVERLAY_LIFE, STALE_GRACE, STALE_LIFE, Metadata
+from containerfs.cache.metadata import OVERLAY_LIFE, STALE_GRACE, STALE_LIFE, Metadata, life
 from containerfs.cache.state import open_state
 from containerfs.errors import AccessDenied, Expired, NotFound, ServerFault, Unreachable
 
@@ -115,14 +115,14 @@ async def test_the_ttl_counts_from_when_the_listing_was_asked_for(
     asking = Asking(metadata, nursery)
     await wait_all_tasks_blocked()
     asked_at = trio.current_time()
-    mock_clock.jump(TTL - 1)
+    mock_clock.jump(0.9)
     client.gates[0].set()
     await wait_all_tasks_blocked()
     assert asking.ids == []
     listing = metadata.fresh_files("c")
     assert listing is not None
     assert listing.expires == asked_at + TTL
-    mock_clock.jump(1.1)
+    mock_clock.jump(TTL - 0.8)
     assert metadata.fresh_files("c") is None
 
 
@@ -518,3 +518,14 @@ async def test_only_so_many_listings_are_kept_fresh(client, state, nursery, mock
         client.files = [replace(remote("a"), container_id=id)]
         await metadata.files(id)
     assert [metadata.fresh_files(id) is not None for id in ("x", "y", "z")] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("took", "seconds"), [(0.0, 10.0), (0.9, 10.0), (1.5, 15.0), (5.0, 50.0), (30.0, 60.0)]
+)
+def test_a_listing_that_takes_long_is_believed_longer_up_to_a_minute(took, seconds):
+    assert life(10.0, took=took) == seconds
+
+
+def test_a_long_life_is_not_shortened_by_a_listing_that_takes_long():
+    assert life(300.0, took=5.0) == 300.0

@@ -245,7 +245,27 @@ def test_an_expired_container_stays_as_a_snapshot(server, mount, errno_of, event
     mounted.remount()
     check()
     assert errno_of(os.remove, box / "unsent") == "EROFS"
+    assert errno_of(os.rmdir, box) == "ENOTEMPTY"
     check()
+
+
+def test_a_snapshot_with_nothing_unsent_can_be_removed(server, mount, errno_of, eventually):
+    id = server.new_container("box")
+    server.write(id, "/mnt/data/read", b"read")
+    mounted = mount(ttl=0.1)
+    mounted.expect("has expired")
+    box = mounted / "box"
+    assert (box / "read").read_bytes() == b"read"
+    (box / "note~").write_bytes(b"temporary")
+    server.expire(id)
+    eventually(lambda: xattr(box, "status") == "expired")
+    assert sorted(os.listdir(box)) == ["note~", "read"]
+    os.rmdir(box)
+    assert os.listdir(mounted.path) == []
+    box.mkdir()
+    assert os.listdir(box) == []
+    mounted.remount()
+    assert os.listdir(box) == []
 
 
 def test_a_killed_mount_loses_nothing_that_was_written(
