@@ -134,7 +134,7 @@ class Changes:
         check_can_change(parent)
         self._check_free(parent, name)
         container = self._namespace.container_of(parent)
-        path = f"{parent.path}/{name}" if parent.path else name
+        path = parent.path_of(name)
         return self._namespace.inodes.allocate(container.remote.id, path)
 
     def _check_free(self, parent: Directory, name: str) -> None:

@@ -65,16 +65,17 @@ class Namespace:
     def expires(self, node: Node) -> float:
         """When what is known of *node* must be asked for again, on trio's clock."""
         container = node.container
-        is_above = container is None or container is node or container.is_snapshot
-        listing = self._listing if is_above else container.listing  # type: ignore[union-attr]
-        return listing.expires if listing is not None else 0.0
+        return self._believed_until(None if container is node else container)
 
     def entries_expire(self, directory: Directory) -> float:
         """When the entries of *directory*, absent ones too, must be asked for again."""
-        container = directory.container
-        is_above = container is None or container.is_snapshot
-        listing = self._listing if is_above else container.listing  # type: ignore[union-attr]
-        return listing.expires if listing is not None else 0.0
+        return self._believed_until(directory.container)
+
+    def _believed_until(self, container: ContainerDirectory | None) -> float:
+        """The end of the container's listing; where it has none to come, of the top level's."""
+        if container is None or container.is_snapshot:
+            return self._listing.expires if self._listing is not None else 0.0
+        return container.listing.expires if container.listing is not None else 0.0
 
     async def lookup(self, directory: Directory, name: str) -> Node:
         """The entry *name* of *directory*.
@@ -510,7 +511,7 @@ class Namespace:
         """A new, empty file of the free name *name*."""
         container = directory.container
         assert container is not None  # noqa: S101 - files are made in containers only
-        path = f"{directory.path}/{name}" if directory.path else name
+        path = directory.path_of(name)
         return self._new_file(container, directory, name, path, None)
 
     def _new_file(

@@ -195,6 +195,11 @@ class Directory(Node):
         self.children: dict[str, Node] = {}
         self.subdirectories = 0
 
+    def path_of(self, name: str) -> str:
+        """Visible path below the container of an entry *name* of this directory."""
+        path = self.path
+        return f"{path}/{name}" if path else name
+
     def attach(self, node: Node, name: str) -> None:
         """Give *node* the free name *name* here."""
         self.children[name] = node

@@ -175,7 +175,7 @@ class Renaming:
     async def _move(self, node: Node, new: Directory, new_name: str, target: Node | None) -> None:
         container = self._namespace.container_of(new)
         parent = node.parent
-        base = f"{new.path}/{new_name}" if new.path else new_name
+        base = new.path_of(new_name)
         moves = self._plan(node, container, base)
         async with AsyncExitStack() as locks:
             await self._lock(locks, moves, node, target)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PATIENCE = 30.0  # seconds that a server has to say that it is ready, or to end
-LONGEST = 1800.0  # seconds that one command of a job may take
+LONGEST = 900.0  # seconds that one command of a job may take
 
 
 class BenchError(Exception):
