@@ -9,11 +9,14 @@ import re
 from collections.abc import AsyncIterator
 
 import httpx
+import trio
 
 from containerfs.api.call import PlainBody
 from containerfs.api.exchange import request_id
 from containerfs.api.parsing import LARGEST_SIZE
 from containerfs.errors import ServerFault, TimedOut
+
+LEAST_PROGRESS = 64 << 10  # bytes; a stream that brings less within the limit is too slow
 
 _RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII)
 
@@ -28,6 +31,7 @@ class Body:
         total: The whole file's size, where it is known.
         content_type: As the server says it.
         request_id: The server's name for the exchange.
+        etag: The server's name for this version of the file, if it gives one.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Body:
         self.total = total
         self.content_type: str | None = response.headers.get("content-type")
         self.request_id = request_id(response)
+        self.etag: str | None = response.headers.get("etag")
         self._pieces = aiter(response.stream)  # type: ignore[arg-type]  # ours are all async
         self._what = what
         self._received = 0
@@ -138,3 +143,42 @@ def _content_range(response: httpx.Response, what: str) -> tuple[int, int, int |
     if max(total or 0, int(match[2] or 0)) > LARGEST_SIZE:
         raise ServerFault(f"{what}: no file is so large", request_id=request_id(response))
     return int(match[1] or 0), int(match[2] or 0), total
+
+
+class Paced:
+    """The pieces of a body, as long as they come fast enough.
+
+    The inactivity limit alone would let a server send a byte now and then for ever. Only the time
+    spent waiting for the server counts.
+    """
+
+    def __init__(self, body: AsyncIterator[bytes], *, limit: float, what: str) -> None:
+        """Args:
+        limit: Seconds in which `LEAST_PROGRESS` bytes must have come.
+        what: Whose content it is, for the message.
+        """
+        self._body = body
+        self._limit = limit
+        self._what = what
+        self._waited = 0.0
+        self._moved = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece.
+
+        Raises:
+            TimedOut: They come too slowly.
+            FileSystemError: As the body does.
+        """
+        begun = trio.current_time()
+        with trio.move_on_after(self._limit - self._waited):
+            piece = await anext(self._body)
+            self._waited += trio.current_time() - begun
+            self._moved += len(piece)
+            if self._moved >= LEAST_PROGRESS:
+                self._waited, self._moved = 0.0, 0
+            return piece
+        raise TimedOut(f"{self._what}: {self._moved} bytes came in {self._limit:g} s")

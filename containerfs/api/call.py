@@ -1,6 +1,7 @@
 """One request as the API describes it, before it has an address or a key."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from containerfs.api.multipart import FilePart
 from containerfs.errors import NotFound
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "DELETE"})
+
+_PLAIN = re.compile(r"[0-9A-Za-z_-]+")  # a segment that needs no escape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,8 @@ def segment(text: str) -> str:
     Raises:
         NotFound: It is empty, and an empty id names nothing.
     """
+    if _PLAIN.fullmatch(text):
+        return text
     if not text:
         raise NotFound("an empty id names nothing")
     if text in (".", ".."):

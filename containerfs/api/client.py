@@ -8,11 +8,14 @@ what the answer says, and every field but the ids may be missing.
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 
-from containerfs.api.body import Body, opened, range_header
+import httpx
+
 from containerfs.api.call import Call
 from containerfs.api.connection import Connection
+from containerfs.api.content import ContentRequest, Part, Ranges
 from containerfs.api.exchange import Exchange
 from containerfs.api.limits import Limiter
 from containerfs.api.multipart import FilePart
@@ -35,6 +38,7 @@ async def connect(connection: Connection) -> AsyncIterator["Client"]:
         Invalid: A certificate file of the connection cannot be used.
     """
     transport = Transport(
+        httpx.URL(connection.base_url),
         ssl_context=ssl_context(connection),
         uds=connection.uds,
         max_idle=connection.max_connections,
@@ -50,6 +54,25 @@ class Client:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._ranges = Ranges()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._session.is_busy
+
+    def on_pause(self, tell: Callable[[float], None]) -> None:
+        """Have *tell* called with the seconds of each pause that the server asks for (429)."""
+        self._session.on_pause(tell)
+
+    @property
+    def grants_ranges(self) -> bool | None:
+        """Whether the server sends parts of files when asked to, as its latest answer showed.
+
+        None before the first download of a part. To find out costs nothing: ask for the first part
+        of a large file; a server that sends the whole instead has sent what was wanted anyway.
+        """
+        return self._ranges.are_granted
 
     async def list_containers(
         self,
@@ -179,26 +202,21 @@ class Client:
         path = ("containers", container_id, "files", file_id)
         await self._delete(Call(method="DELETE", path=path))
 
-    @asynccontextmanager
-    async def download_file(
+    def download_file(
         self, container_id: str, file_id: str, *, offset: int = 0, length: int | None = None
-    ) -> AsyncIterator[Body]:
+    ) -> ContentRequest:
         """A file's content, open inside.
 
         Args:
             offset: The first byte wanted; the server may send the whole file nevertheless.
             length: Bytes wanted, 1 or more; None for all that follow. Where the file ends before
                 *offset*, the body is empty.
+
+        The body's `offset`, `size` and `total` tell what came; see also `grants_ranges`.
         """
-        call = Call(
-            method="GET",
-            path=("containers", container_id, "files", file_id, "content"),
-            headers={"Accept": "application/binary", **range_header(offset, length)},
-            is_content=True,
-            accepted=frozenset({200, 204, 206, 416} if offset or length else {200, 204}),
-        )
-        async with self._session.open(call) as response:
-            yield opened(response, what=str(call), offset=offset, length=length)
+        path = ("containers", container_id, "files", file_id, "content")
+        part = Part(offset=offset, length=length)
+        return ContentRequest(self._session, path, part=part, ranges=self._ranges)
 
     async def _delete(self, call: Call) -> None:
         answer = await self._session.send(call)
@@ -214,7 +232,7 @@ def _paging(limit: int, order: Order, after: str | None) -> dict[str, str]:
 
 
 def _file_of(container_id: str) -> Callable[[Any], RemoteFile]:
-    return lambda data: remote_file(data, container_id=container_id)
+    return partial(remote_file, container_id=container_id, numbers={})
 
 
 def _page(call: Call, answer: Answer, entry: Callable[[Any], T]) -> Page[T]:

@@ -29,12 +29,21 @@ class Exchange:
         self._connection = connection
         self._transport = transport
         self._base = httpx.URL(connection.base_url)
-        self._headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",  # Content-Length is to mean the content's bytes
-            "User-Agent": f"containerfs/{containerfs.__version__}",
-            **connection.sent_headers(),
-        }
+        self._path = self._base.raw_path.split(b"?", 1)[0].rstrip(b"/") + b"/"
+        self._query = self._base.params.merge(dict(connection.query))
+        self._headers = httpx.Headers(
+            {
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",  # Content-Length is to mean the content's bytes
+                "User-Agent": f"containerfs/{containerfs.__version__}",
+            }
+        )
+        self._headers.update(connection.sent_headers())
+        self._headers["Host"] = self._base.netloc.decode()
+        self._content_headers = self._headers.copy()
+        self._content_headers["Accept"] = "application/binary"
+        self._transfer_limits = _limits(connection.transfer_timeout)
+        self._other_limits = _limits(math.inf)  # a deadline of their own covers them
 
     async def send(self, call: Call, body: FilePart | PlainBody) -> httpx.Response:
         """Send *call* once and return its answer, whatever the status, with its body unread.
@@ -43,21 +52,23 @@ class Exchange:
             httpx.TransportError: No answer came.
             ServerFault: The answer is a redirect that is not followed.
         """
-        url = self._address(call)
+        target = self._target(call)
+        limits = self._transfer_limits if call.is_transfer else self._other_limits
         for _ in range(MOST_REDIRECTS + 1):
+            # The target is an extension of httpx: building a URL takes as long as the rest.
             request = httpx.Request(
                 call.method,
-                url,
+                self._base,
                 headers=self._all_headers(call, body),
                 stream=body,
-                extensions={"timeout": self._time_limits(call)},
+                extensions={"timeout": limits, "target": target},
             )
             response = await self._transport.handle_async_request(request)
             if response.status_code not in _REDIRECTS:
                 self._clear(response)
                 return response
             await close(response)
-            url = self._next_address(call, url, response)
+            target = self._next_target(call, target, response)
         raise ServerFault(f"{call}: more than {MOST_REDIRECTS} redirects", retriable=False)
 
     def redacted(self, text: str) -> str:
@@ -67,40 +78,41 @@ class Exchange:
     def _clear(self, response: httpx.Response) -> None:
         """Take the key out of the headers, which messages quote."""
         for name in ("x-request-id", "content-encoding"):
-            if name in response.headers:
-                response.headers[name] = self.redacted(response.headers[name])
+            value = response.headers.get(name)
+            if value is not None:
+                response.headers[name] = self.redacted(value)
 
-    def _address(self, call: Call) -> httpx.URL:
-        base = self._base.raw_path.split(b"?", 1)[0].rstrip(b"/")
-        path = base + b"/" + call.target.encode()
-        query = self._base.params.merge(dict(self._connection.query)).merge(dict(call.query))
-        full = path + b"?" + str(query).encode() if query else path
-        return self._base.copy_with(raw_path=full)
+    def _target(self, call: Call) -> bytes:
+        path = self._path + call.target.encode("ascii")
+        if not (self._query or call.query):
+            return path
+        return path + b"?" + str(self._query.merge(dict(call.query))).encode("ascii")
 
-    def _all_headers(self, call: Call, body: FilePart | PlainBody) -> dict[str, str]:
-        headers = {**self._headers, **call.headers, "Host": self._base.netloc.decode()}
+    def _all_headers(self, call: Call, body: FilePart | PlainBody) -> httpx.Headers:
+        headers = self._content_headers if call.is_content else self._headers
+        if not call.headers and call.method != "POST":
+            return headers  # the request copies them
+        headers = headers.copy()
+        headers.update(call.headers)
         if call.method == "POST":
             headers["Content-Length"] = str(len(body))
         if body.content_type is not None:
             headers["Content-Type"] = body.content_type
         return headers
 
-    def _time_limits(self, call: Call) -> dict[str, float]:
-        limit = self._connection.transfer_timeout if call.is_transfer else math.inf
-        return {"connect": limit, "read": limit, "write": limit}
-
-    def _next_address(self, call: Call, url: httpx.URL, response: httpx.Response) -> httpx.URL:
+    def _next_target(self, call: Call, target: bytes, response: httpx.Response) -> bytes:
         status = response.status_code
         if call.method != "GET":
             raise ServerFault(f"{call}: {status}: a redirect", retriable=False)
         try:
-            target = url.join(response.headers.get("location", ""))
+            here = self._base.copy_with(raw_path=target)
+            there = here.join(response.headers.get("location", ""))
         except httpx.InvalidURL as exc:
             raise ServerFault(f"{call}: {status}: a redirect to no URL", retriable=False) from exc
-        if _origin(target) != _origin(self._base):
-            where = self.redacted(repr(str(target.copy_with(query=None))[:200]))
+        if _origin(there) != _origin(self._base):
+            where = self.redacted(repr(str(there.copy_with(query=None))[:200]))
             raise ServerFault(f"{call}: {status}: a redirect elsewhere: {where}", retriable=False)
-        return target
+        return there.raw_path
 
 
 async def read_body(response: httpx.Response, *, most: int) -> bytes:
@@ -145,6 +157,10 @@ def request_id(response: httpx.Response) -> str | None:
     """The server's name for the exchange, fit for a message."""
     text = response.headers.get("x-request-id", "")[:200]
     return "".join(char for char in text if "!" <= char <= "~") or None
+
+
+def _limits(seconds: float) -> dict[str, float]:
+    return {"connect": seconds, "read": seconds, "write": seconds}
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -13,6 +13,7 @@ from containerfs.errors import (
     NotFound,
     RateLimited,
     ServerFault,
+    ServerFull,
     TimedOut,
     TooLarge,
     Unsupported,
@@ -34,6 +35,7 @@ _BY_STATUS: dict[int, type[FileSystemError]] = {
     422: Invalid,
     429: RateLimited,
     501: Unsupported,
+    507: ServerFull,
 }
 
 # For error objects that come with a status that says nothing (200): the service's own types.

@@ -47,6 +47,7 @@ class Limiter:
         self._best = math.inf
         self._halved_at = -math.inf
         self._paused_until = -math.inf
+        self.on_pause: Callable[[float], None] = _ignore  # told the seconds, when there are more
 
     @property
     def limit(self) -> int:
@@ -58,14 +59,41 @@ class Limiter:
         """How many places are taken."""
         return sum(self._in_use.values())
 
+    async def enter(self, *, is_transfer: bool = False) -> None:
+        """Take a place, once there is one; `leave` gives it back."""
+        if not self._waiting[is_transfer] and self._admits(is_transfer):
+            self._in_use[is_transfer] += 1
+            return
+        self._turns += 1
+        turn = _Turn(is_transfer, self._turns)
+        self._waiting[is_transfer].append(turn)
+        try:
+            await turn.granted.wait()
+        except trio.Cancelled:
+            if turn.granted.is_set():
+                self.leave(is_transfer=is_transfer)
+            else:
+                self._waiting[is_transfer].remove(turn)
+            raise
+
+    def leave(self, *, is_transfer: bool = False) -> None:
+        """Give a place back."""
+        self._in_use[is_transfer] -= 1
+        self._wake()
+
     @asynccontextmanager
     async def place(self, *, is_transfer: bool = False) -> AsyncIterator[None]:
         """Hold a place, once there is one."""
-        await self._enter(is_transfer)
+        await self.enter(is_transfer=is_transfer)
         try:
             yield
         finally:
-            self._leave(is_transfer)
+            self.leave(is_transfer=is_transfer)
+
+    @property
+    def pause(self) -> float:
+        """The seconds for which the server still asks for silence."""
+        return max(0.0, self._paused_until - self._clock())
 
     async def sit_out_pause(self, deadline: float) -> None:
         """Return when the server does not ask for silence (any more).
@@ -73,7 +101,7 @@ class Limiter:
         Raises:
             RateLimited: It asks for it until after *deadline* (on trio's clock); at once.
         """
-        while (left := self._paused_until - self._clock()) > 0:
+        while (left := self.pause) > 0:
             if self._paused_until >= deadline:
                 raise RateLimited(f"the server asks for {left:.1f} s without requests")
             await trio.sleep(left)
@@ -97,28 +125,10 @@ class Limiter:
         if sent_at >= self._halved_at:
             self._limit = max(1.0, self._limit / 2)
             self._halved_at = now
-        if wait is not None:
-            self._paused_until = max(self._paused_until, now + wait)
-
-    async def _enter(self, is_transfer: bool) -> None:
-        if not self._waiting[is_transfer] and self._admits(is_transfer):
-            self._in_use[is_transfer] += 1
-            return
-        self._turns += 1
-        turn = _Turn(is_transfer, self._turns)
-        self._waiting[is_transfer].append(turn)
-        try:
-            await turn.granted.wait()
-        except trio.Cancelled:
-            if turn.granted.is_set():
-                self._leave(is_transfer)
-            else:
-                self._waiting[is_transfer].remove(turn)
-            raise
-
-    def _leave(self, is_transfer: bool) -> None:
-        self._in_use[is_transfer] -= 1
-        self._wake()
+        if wait is not None and now + wait > self._paused_until:
+            begun = max(now, self._paused_until)
+            self._paused_until = now + wait
+            self.on_pause(self._paused_until - begun)
 
     def _wake(self) -> None:
         while admitted := [
@@ -136,3 +146,7 @@ class Limiter:
             share = max(1, int(self._limit * TRANSFER_SHARE))
             return self._in_use[True] < share and self.in_use < self.limit
         return self.in_use < self.limit or not self._in_use[False]
+
+
+def _ignore(_: float) -> None:
+    """Nobody wants to know."""

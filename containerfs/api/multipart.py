@@ -1,7 +1,7 @@
 """A file as one part of a multipart request, framed here so that it streams from disk.
 
-The length is known before the first byte is sent, the pieces are 1 MiB, and the file is read with
-`pread`, so that several attempts and several readers never disturb one another.
+The length is known before the first byte is sent, a small file goes out in one piece, and the file
+is read with `pread`, so that several attempts and several readers never disturb one another.
 """
 
 import mimetypes
@@ -14,11 +14,14 @@ import trio
 
 from containerfs.errors import LocalFault, from_os_error
 
-PIECE = 1024 * 1024
+PIECE = 256 * 1024  # bytes read at a time: what fits the processor's cache is copied fastest
+SMALL = 64 * 1024  # bytes of a file that is sent together with its frames
 
 
 class FilePart(httpx.AsyncByteStream):
     """The body of an upload: exactly *size* bytes of *fd*, from its start, between two frames.
+
+    A piece is valid until the next one is asked for.
 
     Args:
         name: What the server is to call the file; any text, also with slashes.
@@ -40,6 +43,7 @@ class FilePart(httpx.AsyncByteStream):
         self._fd = fd
         self._size = size
         self._progress = progress
+        self._buffer = memoryview(bytearray(min(size, PIECE)))
         self._at = -1  # bytes of the file handed out; -1 before the head
         self.is_whole = False  # the last byte has been handed out
         self.content_type = f"multipart/form-data; boundary={boundary}"
@@ -51,30 +55,47 @@ class FilePart(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        if self.is_whole:
-            raise StopAsyncIteration
         if self._progress is not None and self._at >= 0:
             self._progress(self._at)  # the piece before this one has been taken
+        if self.is_whole:
+            raise StopAsyncIteration
         if self._at < 0:
             self._at = 0
-            return self._head
+            return await self._whole() if self._size <= SMALL else self._head
         if self._at == self._size:
             self.is_whole = True
             return self._tail
-        piece = await self._read()
-        self._at += len(piece)
-        return piece
+        await trio.lowlevel.checkpoint()  # a fast server would let nobody else go on
+        return await self._read()  # type: ignore[return-value]  # whoever sends it takes views
 
-    async def _read(self) -> bytes:
-        # A piece may have to come from the disk: that is a thread's work, the loop goes on.
-        wanted = min(PIECE, self._size - self._at)
+    async def _whole(self) -> bytes:
+        content = await self._read() if self._size else b""
+        self.is_whole = True
+        return b"".join((self._head, content, self._tail))
+
+    async def _read(self) -> memoryview:
+        """The next bytes of the file, as many as the buffer holds."""
+        piece = self._buffer[: self._size - self._at]
         try:
-            piece = await trio.to_thread.run_sync(os.pread, self._fd, wanted, self._at)
+            count = await self._fill(piece)
         except OSError as exc:
             raise from_os_error(exc, "reading the file to upload") from exc
-        if not piece:
-            raise LocalFault(f"the file to upload ended after {self._at} of {self._size} bytes")
+        if count < len(piece):
+            end = self._at + count
+            raise LocalFault(f"the file to upload ended after {end} of {self._size} bytes")
+        self._at += count
         return piece
+
+    async def _fill(self, piece: memoryview) -> int:
+        # What was just written is in memory; what must come from the disk is a thread's work,
+        # so that the loop goes on.
+        try:
+            count = os.preadv(self._fd, [piece], self._at, os.RWF_NOWAIT)
+        except OSError:  # not in memory, or a file system that cannot tell
+            count = 0
+        if count == len(piece):
+            return count
+        return await trio.to_thread.run_sync(os.preadv, self._fd, [piece], self._at)
 
 
 def quoted(name: str) -> str:

@@ -7,6 +7,7 @@ sends raises anything but `ServerFault` here.
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -22,6 +23,9 @@ LONGEST_PAGE = 50_000  # entries; some servers pass over the limit they are aske
 LARGEST_SIZE = 2**63 - 1  # bytes; what a file offset can hold
 LATEST_TIME = 2**33  # Unix seconds, the year 2242; in nanoseconds it still fits the kernel's field
 LONGEST_LIFE = 2**31  # minutes; added to any time it is still a date
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SOURCES = {source: source for source in ("user", "assistant")}  # one text for all files
 
 
 def parse_json(text: bytes) -> Any:
@@ -55,15 +59,48 @@ def container(data: Any) -> Container:
     )
 
 
-def remote_file(data: Any, *, container_id: str) -> RemoteFile:
+def remote_file(
+    data: Any, *, container_id: str, numbers: dict[int, int] | None = None
+) -> RemoteFile:
     """One file.
 
     Args:
         container_id: The container that was asked; what the answer names is not believed.
+        numbers: Those that files of the same page have, so that equal ones are in memory once.
 
     Raises:
         ServerFault: It is no object, or has no id or path.
     """
+    return _plain_file(data, container_id, {} if numbers is None else numbers) or _any_file(
+        data, container_id
+    )
+
+
+def _plain_file(data: Any, container_id: str, numbers: dict[int, int]) -> RemoteFile | None:
+    """One file that is described as it should be, as nearly all are; None for any other."""
+    if type(data) is not dict:
+        return None
+    get = data.get
+    id, path, size, created = get("id"), get("path"), get("bytes"), get("created_at")
+    given = get("source")
+    source = _SOURCES.get(given) if type(given) is str else None
+    if (
+        type(id) is str
+        and type(path) is str
+        and type(size) is int  # a bool is no number
+        and type(created) is int
+        and source is not None
+        and 0 < len(id) <= LONGEST_ID
+        and id.isascii()
+        and 0 <= size <= LARGEST_SIZE
+        and 0 <= created <= LATEST_TIME
+    ):
+        size, created = numbers.setdefault(size, size), numbers.setdefault(created, created)
+        return RemoteFile(id, container_id, path, size, created, source)
+    return None
+
+
+def _any_file(data: Any, container_id: str) -> RemoteFile:
     fields = _object(data, "file")
     path = _text(fields.get("path"))
     if path is None:
@@ -140,9 +177,9 @@ def _usable_id(value: Any) -> str | None:
 def _word(value: Any) -> str | None:
     """A short text that is text: half a surrogate pair fits neither addresses nor databases."""
     text = _text(value)
-    if text is None or len(text) > LONGEST_ID or any("\ud800" <= char <= "\udfff" for char in text):
+    if text is None or len(text) > LONGEST_ID:
         return None
-    return text
+    return text if text.isascii() or not _SURROGATE.search(text) else None
 
 
 def _text(value: Any) -> str | None:

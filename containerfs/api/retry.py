@@ -23,6 +23,7 @@ from containerfs.errors import FileSystemError
 log = logging.getLogger(__name__)
 
 LONGEST_ASKED = 120.0  # seconds; a longer Retry-After is not believed
+GRACE = 75.0  # seconds of such waits that a call's limits do not count: a minute, and a margin
 FIRST_WAIT = 0.5  # seconds
 LONGEST_WAIT = 8.0  # seconds
 
@@ -39,13 +40,32 @@ class Refusal:
     most_attempts: float = math.inf  # how often it is worth trying in the face of this
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Schedule:
-    """How long to go on."""
+    """How long to go on.
 
-    deadline: float = math.inf  # on trio's clock; a wait that would pass it is not begun
-    patience: float = math.inf  # seconds that all waits together may take
+    Attributes:
+        deadline: On trio's clock; a wait that would pass it is not begun.
+        patience: Seconds that all waits together may take.
+        grace: Seconds of waits that the server asks for, which do not count; what would use it up
+            counts. A limit of so many requests a minute asks for up to a minute.
+        scope: Ends what is under way at the deadline.
+    """
+
+    deadline: float = math.inf
+    patience: float = math.inf
     most_attempts: float = math.inf
+    grace: float = 0.0
+    scope: trio.CancelScope | None = None
+
+    def put_off(self, wait: float) -> None:
+        """The server asks for a wait of so many seconds: have all limits that much later."""
+        if 0 < wait < self.grace:
+            self.grace -= wait
+            self.deadline += wait
+            self.patience += wait
+            if self.scope is not None:
+                self.scope.deadline = self.deadline
 
     def latest(self, now: float) -> float:
         """When a wait that begins now must have ended, on trio's clock."""
@@ -61,12 +81,17 @@ def is_retriable(status: int, headers: Mapping[str, str]) -> bool:
 
 
 def asked_wait(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
-    """The seconds the server asks to be left alone for, where it names a believable number."""
+    """The seconds the server asks to be left alone for, where it names a believable number.
+
+    Args:
+        now: What a date counts from, else the answer's own: our clocks may differ.
+    """
     wait = _number(headers.get("retry-after-ms"), scale=0.001)
     if wait is None:
         wait = _number(headers.get("retry-after"))
     if wait is None:
-        wait = _seconds_until(headers.get("retry-after"), now=now or datetime.now(UTC))
+        now = now or _date(headers.get("date")) or datetime.now(UTC)
+        wait = _seconds_until(headers.get("retry-after"), now=now)
     return wait if wait is not None and 0 <= wait <= LONGEST_ASKED else None
 
 
@@ -77,12 +102,12 @@ def own_wait(attempt: int, *, jitter: Callable[[], float] = random.random) -> fl
 
 
 async def repeat(
-    attempt: Callable[[int], Awaitable[T | Refusal]], *, schedule: Schedule, what: str
+    attempt: Callable[[int], Awaitable[T | Refusal]], *, schedule: Schedule, what: object
 ) -> T:
     """Call *attempt* (with 0, 1, 2…) until it succeeds or may not be repeated.
 
     Args:
-        what: The operation, for the log.
+        what: The operation, as the log is to print it.
 
     Raises:
         FileSystemError: The last refusal's error; at once if the next wait would pass the deadline.
@@ -94,6 +119,7 @@ async def repeat(
         if not isinstance(outcome, Refusal):
             return outcome
         wait = own_wait(number) if outcome.wait is None else outcome.wait
+        schedule.put_off(outcome.wait or 0.0)
         number += 1
         waited += wait
         is_last = number >= min(schedule.most_attempts, outcome.most_attempts)
@@ -113,10 +139,13 @@ def _number(text: str | None, *, scale: float = 1.0) -> float | None:
 
 
 def _seconds_until(text: str | None, *, now: datetime) -> float | None:
+    when = _date(text)
+    return None if when is None else (when - now).total_seconds()
+
+
+def _date(text: str | None) -> datetime | None:
     try:
         when = parsedate_to_datetime((text or "")[:100])
     except (ValueError, OverflowError):
         return None
-    if when.tzinfo is None:  # "-0000" in a date means UTC
-        when = when.replace(tzinfo=UTC)
-    return (when - now).total_seconds()
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)  # "-0000" means UTC

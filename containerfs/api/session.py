@@ -4,8 +4,7 @@ A session knows HTTP and the service's habits, not its operations.
 """
 
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,7 @@ from containerfs.api.refusals import (
     refused_by_status,
     refused_by_transport,
 )
-from containerfs.api.retry import Refusal, Schedule, asked_wait, repeat
+from containerfs.api.retry import GRACE, Refusal, Schedule, asked_wait, repeat
 from containerfs.errors import NotFound, ServerFault
 
 log = logging.getLogger(__name__)
@@ -61,8 +60,13 @@ class Answer:
 class _Progress:
     """How far the attempts at one call have come."""
 
-    body: FilePart | PlainBody
+    body: FilePart | PlainBody | None = None  # of the latest attempt
     may_have_acted: bool = False  # an attempt reached the server and its answer was lost
+
+    @property
+    def is_whole(self) -> bool:
+        """The latest attempt has handed its last byte to the network."""
+        return self.body is not None and self.body.is_whole
 
 
 class Session:
@@ -78,6 +82,15 @@ class Session:
         self._limiter = limiter
         self._timeout = timeout
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is under way."""
+        return self._limiter.in_use > 0
+
+    def on_pause(self, tell: Callable[[float], None]) -> None:
+        """Have *tell* called with the seconds of each pause that the server asks for."""
+        self._limiter.on_pause = tell
+
     async def send(self, call: Call) -> Answer:
         """Send a metadata call; one deadline covers its place in the queue and all attempts.
 
@@ -85,57 +98,69 @@ class Session:
             Uncertain: It creates something, was sent, and its answer was lost.
             FileSystemError: Any other failure.
         """
-        schedule = Schedule(deadline=trio.current_time() + self._timeout)
-        progress = _Progress(call.body())
-        with trio.move_on_at(schedule.deadline):
+        schedule = self._schedule()
+        schedule.scope = trio.CancelScope(deadline=schedule.deadline)
+        progress = _Progress()
+        with schedule.scope:
             async with self._limiter.place():
                 return await self._repeat(call, progress, schedule)
-        raise refused_by_clock(call, is_whole=progress.body.is_whole).error
+        raise refused_by_clock(call, is_whole=progress.is_whole).error
 
     async def upload(self, call: Call) -> Answer:
         """Send a call that carries a file: it may take any time, as long as it moves.
 
         Raises: As `send`.
         """
-        schedule = Schedule(patience=self._timeout, most_attempts=UPLOAD_ATTEMPTS)
+        schedule = Schedule(patience=self._timeout, most_attempts=UPLOAD_ATTEMPTS, grace=GRACE)
         async with self._limiter.place(is_transfer=True):
-            return await self._repeat(call, _Progress(call.body()), schedule)
+            return await self._repeat(call, _Progress(), schedule)
 
-    @asynccontextmanager
-    async def open(self, call: Call) -> AsyncIterator[httpx.Response]:
-        """Send a call for content; inside, the answer is open and its body unread.
+    async def open(self, call: Call) -> httpx.Response:
+        """Send a call for content; the answer is open, its body unread, and `close` ends it.
 
         The deadline covers the wait for the answer's headers, the inactivity limit its body.
         The place is held until the answer is closed.
 
         Raises: As `send`.
         """
-        async with self._limiter.place(is_transfer=True):
-            schedule = Schedule(deadline=trio.current_time() + self._timeout)
-            answer = await self._repeat(call, _Progress(call.body()), schedule)
-            try:
-                yield answer.response
-            finally:
-                await close(answer.response)
+        await self._limiter.enter(is_transfer=True)
+        try:
+            return (await self._repeat(call, _Progress(), self._schedule())).response
+        except BaseException:
+            self._limiter.leave(is_transfer=True)
+            raise
+
+    async def close(self, response: httpx.Response) -> None:
+        """Give back what `open` gave; what is unread of it is dropped."""
+        try:
+            await close(response)
+        finally:
+            self._limiter.leave(is_transfer=True)
+
+    def _schedule(self) -> Schedule:
+        return Schedule(deadline=trio.current_time() + self._timeout, grace=GRACE)
 
     async def _repeat(self, call: Call, progress: _Progress, schedule: Schedule) -> Answer:
         async def attempt(number: int) -> Answer | Refusal:
-            progress.body = call.body()
+            body = progress.body = call.body()
+            schedule.put_off(self._limiter.pause)
             await self._limiter.sit_out_pause(schedule.latest(trio.current_time()))
             with trio.move_on_after(_share(call, number, schedule)):
-                return self._redacted(await self._attempt(call, progress))
-            progress.may_have_acted |= progress.body.is_whole
-            return refused_by_clock(call, is_whole=progress.body.is_whole)
+                return self._redacted(await self._attempt(call, progress, body))
+            progress.may_have_acted |= progress.is_whole
+            return refused_by_clock(call, is_whole=progress.is_whole)
 
-        return await repeat(attempt, schedule=schedule, what=str(call))
+        return await repeat(attempt, schedule=schedule, what=call)
 
-    async def _attempt(self, call: Call, progress: _Progress) -> Answer | Refusal:
+    async def _attempt(
+        self, call: Call, progress: _Progress, body: FilePart | PlainBody
+    ) -> Answer | Refusal:
         sent_at = trio.current_time()
         try:
-            response = await self._exchange.send(call, progress.body)
+            response = await self._exchange.send(call, body)
         except httpx.TransportError as exc:
-            progress.may_have_acted |= progress.body.is_whole
-            return refused_by_transport(call, exc, is_whole=progress.body.is_whole)
+            progress.may_have_acted |= progress.is_whole
+            return refused_by_transport(call, exc, is_whole=progress.is_whole)
         except ServerFault as exc:  # a redirect: nothing was done
             return Refusal(error=exc, is_retriable=False)
         outcome: Answer | Refusal | None = None
@@ -161,7 +186,6 @@ class Session:
         return refusal
 
     async def _success(self, call: Call, response: httpx.Response) -> Answer | Refusal:
-        name = request_id(response)
         try:
             if call.is_content:
                 check_encoding(response)
@@ -171,10 +195,11 @@ class Session:
         except httpx.TransportError as exc:
             return refused_by_transport(call, exc, is_whole=True)
         except ServerFault as exc:
-            return refused_by_nonsense(call, exc, request_id=name)
+            return refused_by_nonsense(call, exc, request_id=request_id(response))
         error = described_error(data)
         if error is not None:
             error = self._cleared(error)
+            name = request_id(response)
             return refused_by_body(call, response.status_code, error, request_id=name)
         return Answer(response=response, data=data, size=len(text))
 
@@ -195,7 +220,9 @@ class Session:
     def _measure(self, call: Call, response: httpx.Response, *, sent_at: float) -> None:
         took = trio.current_time() - sent_at
         status = response.status_code
-        log.debug("%s: %d in %.0f ms (request %s)", call, status, took * 1e3, request_id(response))
+        if log.isEnabledFor(logging.DEBUG):
+            name = request_id(response)
+            log.debug("%s: %d in %.0f ms (request %s)", call, status, took * 1e3, name)
         if status == 429:
             self._limiter.refused(sent_at=sent_at, wait=asked_wait(response.headers))
         elif status < 400 and call.part is None:  # an upload's time is not the server's haste

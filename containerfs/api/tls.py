@@ -1,6 +1,7 @@
 """Which certificates are believed, and which one is shown."""
 
 import ssl
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -14,7 +15,7 @@ def ssl_context(connection: Connection) -> ssl.SSLContext | None:
     Raises:
         Invalid: The CA file or the client's certificate cannot be read or used.
     """
-    if not connection.base_url.startswith("https:"):
+    if urlsplit(connection.base_url).scheme != "https":  # in lower case, whatever was written
         return None
     try:
         if connection.ca_file is None:
@@ -23,6 +24,7 @@ def ssl_context(connection: Connection) -> ssl.SSLContext | None:
             context = ssl.create_default_context(cafile=connection.ca_file)
         if connection.client_cert is not None:
             context.load_cert_chain(connection.client_cert, connection.client_key, password=_none)
+        context.set_alpn_protocols(["http/1.1"])
     except OSError as exc:  # ssl.SSLError is one
         files = (connection.ca_file, connection.client_cert, connection.client_key)
         named = ", ".join(file for file in files if file is not None)

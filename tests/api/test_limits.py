@@ -113,3 +113,17 @@ async def test_a_pause_beyond_the_deadline_is_refused_at_once(
     with pytest.raises(RateLimited):
         await limiter.sit_out_pause(6.0)
     assert trio.current_time() == 0.0
+
+
+async def test_who_wants_to_know_is_told_of_each_pause_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limiter = Limiter(maximum=4)
+    told: list[float] = []
+    limiter.on_pause = told.append
+    limiter.refused(sent_at=0.0, wait=7.0)
+    await trio.sleep(2)
+    limiter.refused(sent_at=0.0, wait=5.0)  # the same
+    limiter.refused(sent_at=0.0, wait=None)
+    limiter.refused(sent_at=0.0, wait=8.0)  # three more
+    assert told == [7.0, 3.0]

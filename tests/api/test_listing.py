@@ -1,6 +1,5 @@
 """Whole lists, from servers that page well, badly, or for ever."""
 
-import dataclasses
 import random
 from typing import Any
 
@@ -127,9 +126,7 @@ class List:
     """
 
     def __init__(self, times: list[int], *, ties: str = "reversed", size: int = 3) -> None:
-        self.entries = [
-            dataclasses.replace(file(number), created=time) for number, time in enumerate(times)
-        ]
+        self.entries = [file(number)._replace(created=time) for number, time in enumerate(times)]
         self.ties = ties
         self.size = size
         self.asked: list[tuple[str, str | None]] = []
@@ -190,7 +187,7 @@ def test_both_ends_together_leave_out_nothing_that_was_there_all_the_time(
     async def fetch(order: str, after: str | None) -> Page[RemoteFile]:
         if len(server.asked) == at:
             server.entries = [each for each in server.entries if each.id not in ids_gone]
-            server.entries.append(dataclasses.replace(file(99), created=31))
+            server.entries.append(file(99)._replace(created=31))
         return await server(order, after)
 
     found = [entry.id for entry in trio.run(both_ends, fetch)]

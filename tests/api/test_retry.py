@@ -80,6 +80,31 @@ async def test_a_wait_beyond_the_deadline_is_not_begun(
     assert trio.current_time() == 0.0
 
 
+async def test_a_wait_that_the_server_asks_for_does_not_count(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    outcomes = [refusal(11.0), refusal(11.0), "yes"]
+
+    async def attempt(number: int) -> str | Refusal:
+        return outcomes[number]
+
+    schedule = Schedule(deadline=trio.current_time() + 10, grace=23.0)
+    schedule.scope = trio.CancelScope(deadline=schedule.deadline)
+    with schedule.scope:
+        assert await repeat(attempt, schedule=schedule, what="x") == "yes"
+    assert trio.current_time() == 22.0
+
+
+async def test_a_server_can_ask_for_so_much_only(autojump_clock: trio.testing.MockClock) -> None:
+    async def attempt(number: int) -> Refusal:
+        return refusal(11.0)
+
+    schedule = Schedule(deadline=trio.current_time() + 10, grace=23.0)
+    with pytest.raises(ServerFault):
+        await repeat(attempt, schedule=schedule, what="x")
+    assert trio.current_time() == 22.0
+
+
 async def test_waits_of_a_transfer_are_bounded_together(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

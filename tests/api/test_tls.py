@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import trio
 
-from containerfs.api.client import connect
+from containerfs.api.client import Client, connect
 from containerfs.api.connection import Connection
-from containerfs.errors import Invalid, Unreachable
+from containerfs.errors import Invalid, ServerFault, TimedOut, Unreachable
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificates")
 
@@ -35,6 +35,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+async def read(client: Client) -> int:
+    async with client.download_file("c", "f") as body:
+        return sum([len(piece) async for piece in body])
+
+
 @pytest.fixture
 async def tls(raw: Any, nursery: trio.Nursery, certificate: Path) -> Any:
     """The scripted server behind TLS; gives its base URL and its settings."""
@@ -55,10 +60,49 @@ async def test_a_server_of_the_given_authority_is_believed(
 ) -> None:
     raw.answers = [raw.plain(b"x" * 3_000_000), raw.default]
     async with connect(Connection(base_url=tls[0], ca_file=str(certificate))) as client:
-        async with client.download_file("c", "f") as body:
-            assert sum([len(piece) async for piece in body]) == 3_000_000
+        assert await read(client) == 3_000_000
         await client.list_containers()
     assert raw.connections == 1
+
+
+async def test_tls_is_used_however_https_is_written(tls: Any, raw: Any, certificate: Path) -> None:
+    url = tls[0].replace("https", "HTTPS")
+    async with connect(Connection(base_url=url, ca_file=str(certificate))) as client:
+        await client.list_containers()
+    assert len(raw.requests) == 1
+
+
+async def test_a_certificate_of_another_host_is_not_believed(
+    tls: Any, raw: Any, certificate: Path
+) -> None:
+    url = tls[0].replace("localhost", "127.0.0.1")
+    async with connect(Connection(base_url=url, ca_file=str(certificate))) as client:
+        with pytest.raises(Unreachable, match="mismatch"):
+            await client.list_containers()
+    assert raw.requests == []
+
+
+async def test_a_handshake_that_stands_still_is_given_up(
+    nursery: trio.Nursery, certificate: Path
+) -> None:
+    async def silent(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    listeners = await nursery.start(partial(trio.serve_tcp, silent, 0, host="127.0.0.1"))
+    url = f"https://localhost:{listeners[0].socket.getsockname()[1]}/v1"
+    connection = Connection(base_url=url, ca_file=str(certificate), timeout=0.3)
+    async with connect(connection) as client:
+        with pytest.raises(TimedOut):
+            await client.list_containers()
+
+
+async def test_content_cut_within_tls_is_a_server_fault(
+    tls: Any, raw: Any, certificate: Path
+) -> None:
+    raw.answers = [raw.plain(b"x" * 100_000)[:-1] + raw.CLOSE]
+    async with connect(Connection(base_url=tls[0], ca_file=str(certificate))) as client:
+        with pytest.raises(ServerFault, match="99999 of 100000"):
+            await read(client)
 
 
 async def test_an_upload_goes_through_tls(

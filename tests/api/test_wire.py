@@ -2,6 +2,8 @@
 
 import gzip
 import logging
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from containerfs.errors import (
 )
 
 KEY = "sk-very-secret-0123456789"
+RAW_413 = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 FILE = {"id": "f", "path": "/mnt/data/x", "bytes": 3}
 
 
@@ -344,7 +347,7 @@ async def test_no_connection_is_unreachable_soon(unused_port: int) -> None:
 
 async def test_what_is_no_http_is_a_server_fault(raw: Any) -> None:
     raw.default = b"220 smtp.example ready\r\n\r\n" + raw.CLOSE
-    async with connect(Connection(base_url=raw.base_url, timeout=0.6)) as client:
+    async with connect(Connection(base_url=raw.base_url, timeout=2)) as client:
         with pytest.raises(ServerFault):
             await client.list_containers()
 
@@ -353,7 +356,7 @@ async def test_what_is_no_http_is_a_server_fault(raw: Any) -> None:
 
 
 async def test_one_429_halts_everyone(raw: Any) -> None:
-    connection = Connection(base_url=raw.base_url, timeout=1.0)
+    connection = Connection(base_url=raw.base_url, timeout=5)
     raw.answers = [raw.json(error("slow down"), 429, retry_after="100", x_request_id="req_9")]
     async with connect(connection) as client:
         with pytest.raises(RateLimited, match="req_9"):
@@ -417,3 +420,130 @@ async def test_a_post_whose_answer_is_unreadable_is_uncertain(
     with pytest.raises(Uncertain):
         await raw_client.create_container(name="x")
     assert len(raw.requests) == 1
+
+
+# What one connection brings.
+
+
+async def test_what_follows_an_answer_is_never_the_next_one(raw: Any, raw_client: Any) -> None:
+    planted = raw.json({"id": "planted"})
+    raw.answers = [raw.json({"id": "first"}) + planted, raw.json({"id": "second"})]
+    assert (await raw_client.retrieve_container("c")).id == "first"
+    assert (await raw_client.retrieve_container("c")).id == "second"
+    assert [request.connection for request in raw.requests] == [1, 2]
+
+
+async def test_what_comes_while_nothing_was_asked_is_no_answer(raw: Any, raw_client: Any) -> None:
+    async def twice(stream: trio.SocketStream) -> None:
+        await stream.send_all(raw.json({"id": "first"}))
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.send_all(raw.json({"id": "planted"}))
+
+    raw.answers = [twice, raw.json({"id": "second"})]
+    assert (await raw_client.retrieve_container("c")).id == "first"
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert (await raw_client.retrieve_container("c")).id == "second"
+    assert [request.connection for request in raw.requests] == [1, 2]
+
+
+async def test_a_half_read_answer_ends_its_connection(raw: Any, raw_client: Any) -> None:
+    async def half(stream: trio.SocketStream) -> None:
+        await stream.send_all(raw.plain(b"x" * 1000)[:-500])
+        await trio.sleep_forever()
+
+    raw.answers = [half, raw.json({"id": "c"})]
+    async with raw_client.download_file("c", "f") as body:
+        await anext(body)
+    assert (await raw_client.create_container(name="x")).id == "c"
+    assert [request.connection for request in raw.requests] == [1, 2]
+
+
+async def test_a_cancelled_request_ends_its_connection(raw: Any, raw_client: Any) -> None:
+    async def half(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Le")
+        await trio.sleep_forever()
+
+    raw.answers = [half]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(raw_client.list_containers)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+    await raw_client.list_containers()
+    assert [request.connection for request in raw.requests] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 50\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\nb\r\n"]
+)
+async def test_an_answer_that_is_cut_is_none_even_if_it_makes_sense(
+    raw: Any, raw_client: Any, head: bytes
+) -> None:
+    raw.answers = [b"HTTP/1.1 200 OK\r\n" + head + b'{"id": "c"}' + raw.CLOSE]
+    with pytest.raises(Uncertain):
+        await raw_client.create_container(name="x")
+
+
+async def test_answers_in_between_are_passed_over(raw: Any, raw_client: Any) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    raw.answers = [b"HTTP/1.1 100 Continue\r\n\r\n" + early * 3 + raw.json({"id": "c"})]
+    assert (await raw_client.retrieve_container("c")).id == "c"
+
+
+@pytest.mark.parametrize(
+    ("head", "reused"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", False),
+    ],
+)
+async def test_a_connection_goes_on_after_the_last_chunk_where_that_is_certain(
+    raw: Any, raw_client: Any, head: bytes, reused: bool
+) -> None:
+    raw.answers = [head + b'6\r\n{"id":\r\n4\r\n"c"}\r\n0\r\n\r\n']
+    assert (await raw_client.retrieve_container("c")).id == "c"
+    await raw_client.list_containers()
+    assert [request.connection for request in raw.requests] == [1, 1 if reused else 2]
+
+
+async def test_an_upload_refused_before_its_end_has_the_refusal_as_its_failure(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    size = 64 * 1024 * 1024
+
+    async def refuse(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(RAW_413)
+        await stream.aclose()  # with bytes unread, which breaks the connection
+
+    listeners = await nursery.start(partial(trio.serve_tcp, refuse, 0, host="127.0.0.1"))
+    port = listeners[0].socket.getsockname()[1]
+    path = tmp_path / "source"
+    with path.open("wb") as file:
+        file.truncate(size)
+    async with connect(Connection(base_url=f"http://127.0.0.1:{port}/v1")) as client:
+        with path.open("rb") as file, pytest.raises(TooLarge):
+            await client.upload_file("c", name="x", fd=file.fileno(), size=size)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"content-length": "7"}, {"Transfer-Encoding": "chunked"}, {"Upgrade": "h2c"}]
+)
+async def test_own_headers_cannot_make_one_request_two(raw: Any, headers: dict[str, str]) -> None:
+    async with connect(Connection(base_url=raw.base_url, headers=headers)) as client:
+        with pytest.raises(Invalid):
+            await client.list_containers()
+    assert raw.requests == []
+
+
+async def test_whether_parts_are_granted_is_known_after_the_first(
+    raw: Any, raw_client: Any
+) -> None:
+    whole = raw.plain(b"0123456789")
+    raw.answers = [whole, whole, raw.plain(b"012", 206, content_range="bytes 0-2/10"), whole]
+    known = []
+    for part in ({}, {"length": 10}, {"length": 3}, {"length": 3}):
+        async with raw_client.download_file("c", "f", **part):
+            known.append(raw_client.grants_ranges)
+    assert known == [None, None, True, False]
