@@ -1,4 +1,4 @@
-"""The folders below the cache directory: one for each account, and what waits in it.
+"""The folders below the cache directory: one for each account, used by one process at a time.
 
 A folder remembers where its account was mounted last, so that what is unsent can be found by the
 mount point, whether or not the mount is running.
@@ -6,17 +6,18 @@ mount point, whether or not the mount is running.
 
 import fcntl
 import json
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import quote
 
-from containerfs.cache.state import open_state
-from containerfs.errors import Busy, LocalFault, NotFound, from_os_error
-from containerfs.upload.journal import Entry, Journal
+from containerfs.cache.state import State, open_state
+from containerfs.errors import Busy, LocalFault, from_os_error
+
+log = logging.getLogger(__name__)
 
 STATE = "state.sqlite"
 FOLDERS = ("content", "spool")
@@ -35,29 +36,6 @@ class Account:
     directory: Path
     mountpoint: str
     source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsent:
-    """A file whose newest content is on this machine only.
-
-    Attributes:
-        path: Where the mount shows it, below the mount point.
-        spool: The file that holds the content.
-        size: Bytes; None where the spool is lost.
-    """
-
-    entry: Entry
-    path: str
-    spool: Path
-    size: int | None
-
-    @property
-    def state(self) -> str:
-        """In a word: "local" stays here by its name, "failed" was tried, "waiting" was not."""
-        if self.entry.held:
-            return "local"
-        return "failed" if self.entry.error else "waiting"
 
 
 @contextmanager
@@ -91,6 +69,7 @@ def _prepare(directory: Path) -> None:
     may look into it; but who can write there could put another folder in the place of ours.
     """
     above = directory.parent
+    made = [each for each in (above, *above.parents) if not each.exists()]
     above.mkdir(mode=0o700, parents=True, exist_ok=True)
     for status in (above.lstat(), above.stat()):
         is_link = stat.S_ISLNK(status.st_mode)
@@ -102,6 +81,16 @@ def _prepare(directory: Path) -> None:
         is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
         if not is_ours or status.st_mode & 0o077:
             raise LocalFault(f"{each} must be a directory that is yours alone (mode 0700)")
+    for each in (directory, above, *(each.parent for each in made)):  # they survive a power cut
+        _sync(each)
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def remember(account: Account) -> None:
@@ -113,21 +102,24 @@ def remember(account: Account) -> None:
         draft.unlink(missing_ok=True)
         with open(os.open(draft, flags, 0o600), "w") as file:
             json.dump(facts, file)
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(account.directory / _RECORD)
     except OSError as exc:
         raise from_os_error(exc, f"writing {draft}") from exc
 
 
-def find(cache_dir: Path, mountpoint: Path) -> Account:
-    """The account that was mounted last on *mountpoint*.
+def at(cache_dir: Path, mountpoint: Path) -> list[Account]:
+    """The accounts that were mounted on *mountpoint* when each was mounted last, newest first."""
+    return [account for account in known(cache_dir) if account.mountpoint == str(mountpoint)]
 
-    Raises:
-        NotFound: None was.
-    """
-    for account in known(cache_dir):
-        if account.mountpoint == str(mountpoint):
-            return account
-    raise NotFound(f"{mountpoint}: nothing was ever mounted here with this cache directory")
+
+def has_state(directory: Path) -> bool:
+    """Whether the state of a folder is there, and was not lost."""
+    try:
+        return (directory / STATE).lstat().st_size > 0
+    except OSError:
+        return False
 
 
 def known(cache_dir: Path) -> Iterator[Account]:
@@ -147,46 +139,17 @@ def _changed(path: Path) -> int:
         return 0
 
 
-def unsent(account: Account) -> list[Unsent]:
-    """What of *account* is not on the server, oldest first; works beside a running mount."""
-    with open_state(account.directory / STATE) as state:
-        names = state.container_names()
-        entries = Journal(state.connection).entries
-    found = []
-    for entry in entries:
-        spool = account.directory / "spool" / entry.spool
-        container = names.get(entry.container_id) or _as_name(entry.container_id)
-        path = os.path.join(container, entry.path)
-        found.append(Unsent(entry=entry, path=path, spool=spool, size=_size(spool)))
-    return found
+@contextmanager
+def opened(directory: Path) -> Iterator[State]:
+    """The state in a folder that is locked; open inside.
 
-
-def discard(account: Account, *, held: bool) -> int:
-    """Forget all that is unsent; the caller has the folder's lock.
-
-    Args:
-        held: Temporary files of editors too.
-
-    Returns:
-        How many files were given up.
+    Where it was lost, what is unsent is put aside before a new one begins, which knows none of it.
     """
-    doomed = [each for each in unsent(account) if held or not each.entry.held]
-    with open_state(account.directory / STATE) as state:
-        journal = Journal(state.connection)
-        for each in doomed:
-            journal.forget(each.entry)
-    for each in doomed:
-        each.spool.unlink(missing_ok=True)
-    return len(doomed)
+    from containerfs.upload.spool import SpoolDirectory  # imports trio: not for every command
 
-
-def _as_name(id: str) -> str:
-    """A container's id as a name that leads nowhere else, whatever a server makes its ids of."""
-    return quote(id, safe="").replace(".", "%2E")[:255] or "%00"
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.lstat().st_size
-    except OSError:
-        return None
+    if not has_state(directory):
+        aside = SpoolDirectory(directory / "spool").rescue()
+        if aside is not None:
+            log.error("the state was lost: unsent content, without its names, is in %s", aside)
+    with open_state(directory / STATE) as state:
+        yield state

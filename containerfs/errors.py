@@ -86,6 +86,12 @@ class ServerFault(FileSystemError):
     retriable = True
 
 
+class ServerFull(ServerFault):
+    """The server has no room (507): what was written is kept, and sent when it has."""
+
+    errno = errno.ENOSPC
+
+
 class Uncertain(ServerFault):
     """A POST was sent and its answer was lost: the server may or may not have done it."""
 

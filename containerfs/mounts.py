@@ -10,8 +10,8 @@ import os
 import select
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from containerfs.mountpoint import MountError
@@ -26,6 +26,15 @@ class Mount:
     mountpoint: str
     source: str
     state_dir: str  # the folder of the account that it serves
+    patience: float | None = None  # seconds that its end may wait for what is unsent, if told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """A mount, and the file that says so."""
+
+    path: Path
+    mount: Mount
 
 
 def runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -58,16 +67,21 @@ def recorded(mountpoint: Path, *, source: str, state_dir: Path) -> Iterator[None
         state_dir=str(state_dir),
     )
     path = runtime_dir() / _name(mountpoint)
-    draft = path.with_suffix(f".{pid}")
-    draft.unlink(missing_ok=True)  # left by a process of the same number
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(draft, flags, 0o600), "w") as file:
-        json.dump(asdict(mount), file)
-    draft.replace(path)
+    _write(_Record(path=path, mount=mount))
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def _write(record: _Record) -> None:
+    """Put it in the place of what was there."""
+    draft = record.path.with_suffix(f".{os.getpid()}")
+    draft.unlink(missing_ok=True)  # left by a process of the same number
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(draft, flags, 0o600), "w") as file:
+        json.dump(asdict(record.mount), file)
+    draft.replace(record.path)
 
 
 def find(mountpoint: Path, *, owner: int) -> Mount | None:
@@ -76,19 +90,54 @@ def find(mountpoint: Path, *, owner: int) -> Mount | None:
     Args:
         owner: User id of who mounted it; only that user's own processes are believed.
     """
+    record = _running(mountpoint, owner=owner)
+    return record.mount if record else None
+
+
+def last(mountpoint: Path) -> Mount | None:
+    """The mount of this user that runs on this path, or was the last and did not end in order."""
+    owner = os.geteuid()
+    records = [each.mount for each in _records(mountpoint, owner=owner)]
+    return find(mountpoint, owner=owner) or next(iter(records), None)
+
+
+def be_patient(mountpoint: Path, seconds: float | None) -> None:
+    """Tell this user's mount on this path how long its end may wait for what is unsent.
+
+    Args:
+        seconds: None for as long as it would by itself.
+    """
+    record = _running(mountpoint, owner=os.geteuid())
+    if record is not None:
+        with suppress(OSError):  # then it waits as long as it would by itself
+            _write(replace(record, mount=replace(record.mount, patience=seconds)))
+
+
+def _running(mountpoint: Path, *, owner: int) -> _Record | None:
+    records = _records(mountpoint, owner=owner)
+    return next((each for each in records if _is_running(each.mount, owner=owner)), None)
+
+
+def _records(mountpoint: Path, *, owner: int) -> Iterator[_Record]:
+    """What that user recorded of this path, in any of the places for it."""
     for directory in _runtime_dirs(owner, os.environ):
         path = directory / _name(mountpoint)
         try:
             with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW)) as file:
                 recorder = os.fstat(file.fileno()).st_uid
                 mount = Mount(**json.load(file))
-            if os.stat(f"/proc/{mount.pid}").st_uid != recorder or recorder != owner:
-                continue
         except (OSError, ValueError, TypeError):
             continue
-        if mount.mountpoint == str(mountpoint) and _started(mount.pid) == mount.started:
-            return mount
-    return None
+        if recorder == owner and mount.mountpoint == str(mountpoint):
+            yield _Record(path=path, mount=mount)
+
+
+def _is_running(mount: Mount, *, owner: int) -> bool:
+    try:
+        is_owners = os.stat(f"/proc/{mount.pid}").st_uid == owner
+    except OSError:
+        return False
+    return is_owners and _started(mount.pid) == mount.started
 
 
 def wait_until_gone(mount: Mount, *, timeout: float | None) -> bool:

@@ -1,157 +1,99 @@
 """File content on disk, by version: what was downloaded or uploaded once is not fetched again.
 
 Complete content only is indexed, so what a crash cut off is never taken for a file. Content in
-use is pinned; of the rest the least recently used goes first once `limit` is passed.
+use is pinned; the rest makes room for what arrives, so that all of it together stays within
+`limit`. Only what was uploaded here, or is needed whole, may pass it while it is in use. On a full
+disk, too, other content goes before anything fails.
 """
 
-import hashlib
 import logging
 import os
+import secrets
 import sqlite3
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import trio
+
 from containerfs.api.types import RemoteFile
-from containerfs.errors import LocalFault, NoSpace, from_os_error
+from containerfs.cache.cachefile import Content, Parked, content_name, local_disk, sync
+from containerfs.cache.index import ContentIndex
+from containerfs.cache.room import Room
 
 log = logging.getLogger(__name__)
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS content(
-    name TEXT PRIMARY KEY, size INTEGER NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID;
-"""
-
-
-@contextmanager
-def local_disk(what: str) -> Iterator[None]:
-    """Turn our own disk's failures inside into ours: a missing cache file is not a missing file."""
-    try:
-        yield
-    except OSError as exc:
-        raise from_os_error(exc, what) from exc
-
-
-@contextmanager
-def _not_indexed() -> Iterator[None]:
-    """Go on where the index fails inside: the next mount checks it against what is on disk."""
-    try:
-        yield
-    except (NoSpace, LocalFault) as exc:
-        log.warning("the index of the cache is not up to date: %s", exc)
-
-
-def content_name(file: RemoteFile) -> str:
-    """The cache file's name for this version of a file: hex, whatever the ids hold."""
-    key = "\0".join((file.container_id, file.id, str(file.created), str(file.size)))
-    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
-
-
-class Content:
-    """One version's bytes in an open cache file.
-
-    Attributes:
-        size: Bytes; while it is being filled, None where the server did not tell.
-        complete: All bytes are there. Until then only who fills it knows how many are.
-    """
-
-    __slots__ = ("complete", "fd", "name", "pins", "size")
-
-    def __init__(self, *, name: str, fd: int, size: int | None, complete: bool) -> None:
-        self.name = name
-        self.fd = fd
-        self.size = size
-        self.complete = complete
-        self.pins = 1
-
-    def read(self, offset: int, size: int) -> bytes:
-        """What is on disk there; the caller knows that it has arrived.
-
-        Raises:
-            LocalFault: The cache file can't be read.
-        """
-        try:
-            return os.pread(self.fd, size, offset)
-        except OSError as exc:
-            raise from_os_error(exc, "reading the cache") from exc
+WRITE_INTERVAL = 5.0  # seconds; what came since is fetched again after a crash
+SYNC_INTERVAL = 60.0  # seconds; what came since is fetched again after a power cut
+UNORDERED = ".parts"  # what the file's name ends in while it is filled out of order
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ContentStore:
     """The cache directory and its index."""
 
-    def __init__(self, *, directory: Path, connection: sqlite3.Connection, limit: int) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        connection: sqlite3.Connection,
+        limit: int,
+        after_power_cut: bool = False,
+    ) -> None:
         """Args:
         directory: Ours alone; made if missing.
-        limit: Bytes to keep. Content in use is never evicted, so more may be there for a while.
+        limit: Bytes of disk to use.
+        after_power_cut: What was not synced may be lost.
         """
         self._directory = directory
-        self._connection = connection
-        self._limit = limit
-        self._open: dict[str, Content] = {}
+        self._prefix = f"{directory}/"  # pathlib's joins are slow where there are many small files
         with local_disk("opening the cache"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        connection.executescript(SCHEMA)
-        self._sizes: OrderedDict[str, int] = OrderedDict(
-            connection.execute("SELECT name, size FROM content ORDER BY used")
-        )
-        self._total = sum(self._sizes.values())
+        self._index = ContentIndex(connection, after_power_cut=after_power_cut)
+        self._room = Room(directory=directory, index=self._index, limit=limit)
         self._remove_strangers()
-        self._evict()
+        self._room.evict()
 
     def _remove_strangers(self) -> None:
         with local_disk("tidying the cache"):
             present = {entry.name for entry in os.scandir(self._directory)}
-            for name in present - self._sizes.keys():
-                (self._directory / name).unlink()
-        for name in self._sizes.keys() - present:
-            self._drop(name)
+            for name in present:
+                if name not in self._index:
+                    (self._directory / name).unlink()
+        for name in [name for name in self._index if name not in present]:
+            self._index.drop(name)
+
+    # Complete content.
 
     def pin(self, file: RemoteFile) -> Content | None:
         """This version's complete content, pinned; None where it is not here."""
         name = content_name(file)
-        content = self._open.get(name)
+        content = self._room.open.get(name)
         if content is not None and content.complete:
             content.pins += 1
             return content
-        size = self._sizes.get(name)
+        size = self._index.size(name)
         if size is None:
             return None
         try:
-            fd = os.open(self._directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(self._prefix + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as exc:
             log.warning("cache file %s is lost: %s", name, exc)
-            self._drop(name)
+            self._index.drop(name)
             return None
         if os.fstat(fd).st_size != size:
             log.warning("cache file %s has the wrong size, dropped", name)
             os.close(fd)
-            self._drop(name)
+            self._index.drop(name)
             return None
-        self._sizes.move_to_end(name)
-        content = self._open[name] = Content(name=name, fd=fd, size=size, complete=True)
-        return content
+        self._index.touch(name)
+        return self._opened(Content(name=name, fd=fd, size=size, complete=True))
 
-    def begin(self, file: RemoteFile) -> Content:
-        """An empty, pinned content for this version, to be filled and then committed.
+    def unpin(self, content: Content) -> None:
+        """Give a pin back; the last one closes the file, and lets it be evicted."""
+        self._room.unpin(content)
 
-        Raises:
-            NoSpace, LocalFault: The cache file can't be made.
-        """
-        name = content_name(file)
-        path = self._directory / name
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with local_disk("making a cache file"):
-            path.unlink(missing_ok=True)
-            fd = os.open(path, flags, 0o600)
-        content = self._open[name] = Content(name=name, fd=fd, size=file.size, complete=False)
-        return content
-
-    def commit(self, content: Content, *, size: int) -> None:
-        """All *size* bytes of *content* are in its file: keep it."""
-        content.size = size
-        content.complete = True
-        self._index(content.name, size)
+    def size_of(self, file: RemoteFile) -> int | None:
+        """The true size of this version where its content is here, else None."""
+        return self._index.size(content_name(file))
 
     def adopt(self, path: Path, fd: int, file: RemoteFile, *, size: int) -> Content:
         """Take the spool file at *path*, open as *fd*, as the pinned content of *file*.
@@ -161,9 +103,10 @@ class ContentStore:
         """
         name = content_name(file)
         with local_disk("keeping an upload"):
-            os.rename(path, self._directory / name)
-        content = self._open[name] = Content(name=name, fd=fd, size=size, complete=True)
-        self._index(name, size)
+            os.rename(path, self._prefix + name)
+        self._room.unpark(name)
+        content = self._opened(Content(name=name, fd=fd, size=size, complete=True))
+        self._keep(name, size)
         return content
 
     def alias(self, file: RemoteFile, other: RemoteFile) -> None:
@@ -171,79 +114,151 @@ class ContentStore:
         source, target = content_name(file), content_name(other)
         if source == target:
             return
-        if target in self._sizes or target in self._open:
+        self._room.unpark(target)
+        if target in self._index or target in self._room.open:
             # A server that keeps ids can tell two contents alike: the older is not to be believed.
-            self._open.pop(target, None)
-            self._remove(target)
+            self._room.open.pop(target, None)
+            self._room.remove(target)
             return
-        size = self._sizes.get(source)
+        size = self._index.size(source)
         if size is None:
             return
         with local_disk("keeping an upload"):
             (self._directory / target).unlink(missing_ok=True)
             os.link(self._directory / source, self._directory / target)
-        self._index(target, size)
-
-    def unpin(self, content: Content) -> None:
-        """Give a pin back; the last one closes the file, and lets it be evicted."""
-        content.pins -= 1
-        if content.pins:
-            return
-        os.close(content.fd)
-        if self._open.get(content.name) is content:
-            del self._open[content.name]
-            if not content.complete:
-                (self._directory / content.name).unlink(missing_ok=True)
-        self._evict()
-
-    def size_of(self, file: RemoteFile) -> int | None:
-        """The true size of this version where its content is here, else None."""
-        return self._sizes.get(content_name(file))
+        self._keep(target, size)
 
     def discard(self, file: RemoteFile) -> None:
         """The version is gone from the server: its content need not be kept."""
         name = content_name(file)
-        if name in self._sizes and name not in self._open:
-            self._remove(name)
+        self._room.unpark(name)
+        if name in self._index and name not in self._room.open:
+            self._room.remove(name)
 
     def save(self) -> None:
         """Remember for the next mount in which order content was used."""
-        rows = [(rank, name) for rank, name in enumerate(self._sizes)]
-        update = "UPDATE content SET used = ? WHERE name = ?"
-        with _not_indexed():
-            self._connection.execute("BEGIN")
-            try:
-                self._connection.executemany(update, rows)
-            finally:
-                self._connection.execute("COMMIT")
+        self._index.save()
 
-    def _index(self, name: str, size: int) -> None:
-        self._total += size - self._sizes.pop(name, 0)
-        self._sizes[name] = size
-        with _not_indexed():
-            self._connection.execute(
-                "INSERT OR REPLACE INTO content "
-                "VALUES(?, ?, (SELECT 1 + ifnull(max(used), 0) FROM content))",
-                (name, size),
-            )
-        self._evict()
+    async def run(self) -> None:
+        """Index what is new now and again, until cancelled, and sync it less often: it outlives a
+        crash, and a power cut, then."""
+        while True:
+            due = trio.current_time() + SYNC_INTERVAL
+            while trio.current_time() < due:
+                await trio.sleep(WRITE_INTERVAL)
+                self._index.write()
+            await self.sync()
 
-    def _evict(self) -> None:
-        if self._total <= self._limit:
-            return
-        for name in [name for name in self._sizes if name not in self._open]:
-            self._remove(name)
-            if self._total <= self._limit:
-                return
-
-    def _remove(self, name: str) -> None:
+    async def sync(self) -> None:
+        """Have all complete content survive a power cut; what fails is tried again later."""
+        names = self._index.unsynced()
         try:
-            (self._directory / name).unlink(missing_ok=True)
+            await trio.to_thread.run_sync(sync, [self._directory / name for name in names])
         except OSError as exc:
-            log.warning("can't remove cache file %s: %s", name, exc)
-        self._drop(name)
+            log.warning("the cache can't be synced: %s", exc)
+        else:
+            self._index.synced(names)
 
-    def _drop(self, name: str) -> None:
-        self._total -= self._sizes.pop(name, 0)
-        with _not_indexed():
-            self._connection.execute("DELETE FROM content WHERE name = ?", (name,))
+    def _opened(self, content: Content) -> Content:
+        self._room.open[content.name] = content
+        return content
+
+    def _keep(self, name: str, size: int) -> None:
+        self._index.add(name, size)
+        self._room.evict()
+
+    # Content that is being filled.
+
+    def begin(self, file: RemoteFile, *, in_order: bool = True) -> Content:
+        """An empty, pinned content for this version, to be filled and then committed.
+
+        Args:
+            in_order: It is filled from its start to its end; else it may be as long as the whole
+                before it is complete, and its file has another name until then.
+
+        Raises:
+            NoSpace, LocalFault: The cache file can't be made.
+        """
+        name = content_name(file)
+        self._room.unpark(name)
+        return self._make(name, size=file.size, file=name if in_order else name + UNORDERED)
+
+    def begin_nameless(self) -> Content:
+        """An empty, pinned content that is no version's; it is gone with its last pin.
+
+        Raises:
+            NoSpace, LocalFault: The cache file can't be made.
+        """
+        name = secrets.token_hex(20)
+        return self._make(name, size=None, file=name)
+
+    def _make(self, name: str, *, size: int | None, file: str) -> Content:
+        path = self._prefix + file
+        while True:
+            try:
+                fd = os.open(path, _NEW, 0o600)
+                break
+            except FileExistsError:
+                with local_disk("making a cache file"):
+                    os.unlink(path)
+            except OSError as exc:
+                self._room.free_or_fail(exc, "making a cache file")
+        return self._opened(Content(name=name, fd=fd, size=size, complete=False, file=file))
+
+    def could_hold(self, size: int) -> bool:
+        """Whether *size* more bytes fit, if all is evicted that can be."""
+        return self._room.could_hold(size)
+
+    def make_room(self, content: Content, size: int, *, always: bool = False) -> bool:
+        """Grant *content* the disk for its first *size* bytes, evicting others for it.
+
+        Args:
+            always: Grant it also where it does not fit.
+
+        Returns:
+            Whether it was granted; if not, nothing was evicted.
+        """
+        return self._room.grant(content, size, always=always)
+
+    def write(self, content: Content, data: bytes | memoryview, offset: int) -> None:
+        """Write all of *data*; on a full disk other content goes for it.
+
+        Raises:
+            NoSpace, LocalFault: Part of it may have been written.
+        """
+        view = memoryview(data)
+        while view:
+            try:
+                count = os.pwrite(content.fd, view, offset)
+            except OSError as exc:
+                self._room.free_or_fail(exc, "writing the cache")
+                continue
+            view, offset = view[count:], offset + count
+
+    def commit(self, content: Content, *, size: int) -> None:
+        """All *size* bytes of *content* are in its file: keep it."""
+        is_named = self._room.open.get(content.name) is content  # else it was begun anew
+        if is_named and content.file != content.name:
+            with local_disk("keeping a download"):
+                os.rename(self._prefix + content.file, self._prefix + content.name)
+            content.file = content.name
+        content.size = size
+        content.complete = True
+        self._room.give_back(content)
+        if is_named:
+            self._keep(content.name, size)
+
+    def park(self, parked: Parked) -> None:
+        """Keep what there is of a content until room is needed; it takes a pin of its own."""
+        content = parked.content
+        if self._room.open.get(content.name) is content:
+            content.pins += 1
+            self._room.park(parked)
+
+    def resume(self, file: RemoteFile) -> Parked | None:
+        """What was parked of this version; its pin is the caller's."""
+        return self._room.resume(content_name(file))
+
+    def free(self, size: int) -> bool:
+        """Evict *size* bytes for others on this disk, or all that can be; whether anything was."""
+        return self._room.free(size)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import trio
+
 from containerfs.errors import LocalFault, from_os_error
 
 
@@ -64,7 +66,7 @@ def connected(path: Path, *, schema: str = "") -> Connection:
     """Open, or make, the database at *path*; the caller closes it.
 
     A commit survives the end of the process at once (it is in the kernel), and a power cut from
-    the next `durably`, or checkpoint, on.
+    the next `State.sync`, or checkpoint, on; commits are lost in the reverse order of their coming.
 
     Raises:
         LocalFault, NoSpace: It can't be opened.
@@ -86,17 +88,29 @@ def connected(path: Path, *, schema: str = "") -> Connection:
     return connection
 
 
-@contextmanager
-def durably(connection: sqlite3.Connection) -> Iterator[None]:
-    """Have every commit inside on the disk, with all before it, when it returns.
+async def sync(connection: sqlite3.Connection) -> None:
+    """Have all that was committed so far survive a power cut.
 
-    Source: SQLite, "PRAGMA synchronous": in WAL mode FULL syncs the log at each commit.
+    Raises:
+        NoSpace, LocalFault: It may not.
+
+    Source: SQLite, "Write-Ahead Logging": a commit is what was appended to the log.
     """
-    connection.execute("PRAGMA synchronous = FULL")
+    ((_, _, path),) = connection.execute("PRAGMA database_list")
     try:
-        yield
+        await trio.to_thread.run_sync(_sync, f"{path}-wal")
+    except FileNotFoundError:  # a disk that can't have a log: there each commit syncs
+        return
+    except OSError as exc:
+        raise from_os_error(exc, "syncing the state database") from exc
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fdatasync(fd)
     finally:
-        connection.execute("PRAGMA synchronous = NORMAL")
+        os.close(fd)
 
 
 @contextmanager

@@ -1,127 +1,124 @@
-"""Downloads: one stream for each version of a file, however many wait for its bytes.
+"""Downloads: one for each version of a file, however many wait for its bytes.
 
 A download runs in the cache's nursery, so it outlives the reader that asked first; each reader
-waits for the byte range it wants. A broken stream is taken up again where it stopped. A body of
-the wrong length is an error and never becomes content.
+waits for the byte range it wants. Large files come by several streams where the server grants
+ranges. What nobody reads any more is left where it is, for the next reader to go on with; what does
+not fit the cache is read by windows.
 """
 
 import logging
-import os
-from collections.abc import Callable
 
 import trio
 
-from containerfs.api.body import Body
 from containerfs.api.client import Client
-from containerfs.api.failures import error_object, failure
 from containerfs.api.types import RemoteFile
-from containerfs.cache.content import Content, ContentStore, content_name
-from containerfs.errors import FileSystemError, ServerFault, TooLarge, from_os_error
+from containerfs.cache.cachefile import Parked, content_name
+from containerfs.cache.content import ContentStore
+from containerfs.cache.download import Download
+from containerfs.cache.fetching import Fetching
+from containerfs.cache.parts import Parts
+from containerfs.cache.plausibility import may_be_error
+from containerfs.cache.sidebyside import SideBySide
+from containerfs.cache.windows import Windows
+from containerfs.errors import FileSystemError
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 4  # streams opened for one download before its failure is the readers'
-BACK_OFF = 0.5  # seconds before the second stream; doubles
-UNDECLARED_HOLD = 1 << 20  # bytes held back while no length was declared: an error text is shorter
-LARGEST_ERROR = 64 << 10  # bytes of an error text
-
-
-class Download:
-    """A version on its way to the cache; `available` bytes from the start can be read."""
-
-    def __init__(self, *, file: RemoteFile, content: Content) -> None:
-        self.file = file
-        self.content = content
-        self.available = 0
-        self.total = file.size  # bytes; None until the server tells
-        self.error: FileSystemError | None = None
-        self._progress = trio.Event()
-
-    @property
-    def is_over(self) -> bool:
-        """Nothing more will arrive: it is complete, or it failed."""
-        return self.content.complete or self.error is not None
-
-    async def wait_for(self, end: int, *, progress: Callable[[int], None] | None = None) -> None:
-        """Return once the bytes before *end*, or all there are, can be read.
-
-        Args:
-            progress: Told the bytes that can be read so far, each time there are more.
-
-        Raises:
-            FileSystemError: Why they will not come.
-        """
-        while self.available < end and not self.content.complete:
-            if self.error is not None:
-                raise type(self.error)(str(self.error), retriable=self.error.retriable)
-            await self._progress.wait()
-            if progress is not None:
-                progress(self.available)
-
-    async def wait_for_size(self) -> int:
-        """Return the file's size as soon as it is known."""
-        while self.total is None:
-            if self.error is not None:
-                raise type(self.error)(str(self.error), retriable=self.error.retriable)
-            await self._progress.wait()
-        return self.total
-
-    def tell(self) -> None:
-        """Wake those who wait: something changed."""
-        self._progress.set()
-        self._progress = trio.Event()
+LARGE = 16 << 20  # bytes; a larger file comes by several streams
+LINGER = 2.0  # seconds that a download goes on after its last reader has left
+SMALL_REST = 4 << 20  # bytes; a download that lacks no more is finished for nobody, too
 
 
 class Downloads:
     """All downloads under way, by version."""
 
     def __init__(
-        self, *, client: Client, store: ContentStore, nursery: trio.Nursery, max_size: int
+        self,
+        *,
+        client: Client,
+        store: ContentStore,
+        nursery: trio.Nursery,
+        max_size: int,
+        op_timeout: float,
     ) -> None:
         """Args:
-        max_size: Bytes; a body that goes on past this, its length never declared, is an error.
+        max_size: Bytes; a body that goes on past this, its length never declared, is an error, and
+            so is a file that is needed whole and larger.
+        op_timeout: Seconds in which a stream must get on.
         """
         self._client = client
         self._store = store
         self._nursery = nursery
-        self._max_size = max_size
+        self._fetching = Fetching(
+            client=client, store=store, max_size=max_size, op_timeout=op_timeout
+        )
+        self._side_by_side = SideBySide(
+            client=client, fetching=self._fetching, op_timeout=op_timeout
+        )
+        self._windows = Windows(client=client, store=store, nursery=nursery, op_timeout=op_timeout)
         self._running: dict[str, Download] = {}
+        self._unkept: dict[str, Download] = {}  # read by windows
 
     def is_running(self, file: RemoteFile) -> bool:
         """Whether this version is on its way."""
-        return content_name(file) in self._running
+        name = content_name(file)
+        return name in self._running or name in self._unkept
 
-    def join(self, file: RemoteFile) -> Download:
+    def join(self, file: RemoteFile, *, whole: bool = False) -> Download:
         """The download of this version, begun if need be; the caller leaves it again.
 
+        Args:
+            whole: The caller waits for all of it in one file, also where it does not fit the cache.
+
         Raises:
+            TooLarge: It is needed whole, and larger than anything may be.
             NoSpace, LocalFault: The cache file can't be made.
         """
-        name = content_name(file)
-        download = self._running.get(name)
-        if download is None:
-            content = self._store.begin(file)
-            download = self._running[name] = Download(file=file, content=content)
-            self._nursery.start_soon(self._run, download)
-        download.content.pins += 1
+        download = self._find(file, whole=whole) or self._begin(file, whole=whole)
+        download.readers += 1
+        download.is_needed_whole |= whole
+        download.scope.deadline = float("inf")
         return download
 
     def leave(self, download: Download) -> None:
         """Give back what `join` gave."""
-        self._store.unpin(download.content)
+        download.readers -= 1
+        if download.readers:
+            return
+        if download.is_running and download.rest > SMALL_REST:
+            download.scope.deadline = trio.current_time() + LINGER
+        self._end_unused(download)
+
+    async def read(self, download: Download, offset: int, size: int) -> bytes:
+        """Up to *size* bytes of a version that the caller has joined; fewer only at the end.
+
+        Raises:
+            FileSystemError: They can't be had.
+        """
+        end = offset + size
+        download.readers += 1
+        try:
+            until = end if download.total is None else min(end, download.total)
+            await download.arrive(offset, until)
+            if download.content is not None:
+                return download.read(offset, end)
+            await download.wait_for_size()
+            return await self._windows.read(download, offset, size)
+        finally:
+            self.leave(download)
 
     async def probe(self, file: RemoteFile) -> int:
         """The true size of a file whose size is not listed: one short request where the server
-        declares lengths, else the whole content, which is then cached.
+        declares lengths, else the whole content, which is then cached if it fits.
 
         Raises:
             NotFound: The server lists it and does not have it.
         """
-        if content_name(file) not in self._running:
+        if not self.is_running(file):
             async with self._client.download_file(
                 file.container_id, file.id, offset=0, length=1
             ) as body:
-                if body.total is not None and not _may_be_error(file, body):
+                if body.total is not None and not may_be_error(file, body):
                     return body.total
         download = self.join(file)
         try:
@@ -129,109 +126,100 @@ class Downloads:
         finally:
             self.leave(download)
 
+    # Beginning and ending.
+
+    def _find(self, file: RemoteFile, *, whole: bool) -> Download | None:
+        name = content_name(file)
+        download = self._running.get(name)
+        if download is not None and not download.scope.cancel_called:
+            is_use = download.content is not None or not whole
+        else:
+            download = self._unkept.get(name)
+            is_use = download is not None and not whole and download.error is None
+        return download if is_use else None
+
+    def _begin(self, file: RemoteFile, *, whole: bool) -> Download:
+        name = content_name(file)
+        size = file.size
+        if whole and size is not None:
+            self._fetching.check_size(file, size)
+        elif size is not None and not self._store.could_hold(size):
+            download = self._unkept[name] = Download(file=file, content=None)
+            return download
+        parked = self._store.resume(file)
+        download = self._anew(file) if parked is None else _resumed(file, parked)
+        download.is_running = True
+        self._running[name] = download
+        self._nursery.start_soon(self._run, download)
+        return download
+
+    def _anew(self, file: RemoteFile) -> Download:
+        is_large = file.size is not None and file.size > LARGE
+        parts = None
+        if file.size is not None and is_large and self._client.grants_ranges is not False:
+            parts = Parts(file.size)
+        content = self._store.begin(file, in_order=parts is None)
+        return Download(file=file, content=content, parts=parts)
+
+    def _end_unused(self, download: Download) -> None:
+        """Give back what *download* holds, if nobody needs it any more."""
+        if download.readers or download.is_running:
+            return
+        if download.content is not None:
+            self._store.unpin(download.content)
+        elif self._unkept.get(name := content_name(download.file)) is download:
+            del self._unkept[name]
+            self._windows.close(download)
+
     async def _run(self, download: Download) -> None:
         try:
-            await self._fetch(download)
+            with download.scope:
+                if download.parts is None:
+                    await self._fetching.fetch(download)
+                else:
+                    await self._side_by_side.fetch(download, download.parts)
+            if download.scope.cancelled_caught:
+                log.info("file %s is left at %d", download.file.id, download.available)
         except FileSystemError as exc:
             download.error = exc
         except Exception as exc:
             log.exception("downloading %s failed", download.file.id)
             download.error = FileSystemError(f"internal error: {exc}")
         finally:
-            del self._running[download.content.name]
+            download.is_running = False
+            if download.content is None:
+                self._unkept[content_name(download.file)] = download
+            if self._running.get(name := content_name(download.file)) is download:
+                del self._running[name]
+                self._park(download)
             download.tell()
-            self._store.unpin(download.content)
+            self._end_unused(download)
 
-    async def _fetch(self, download: Download) -> None:
-        file = download.file
-        for attempt in range(1, ATTEMPTS + 1):
-            before = download.available
-            try:
-                async with self._client.download_file(
-                    file.container_id, file.id, offset=download.available
-                ) as body:
-                    await self._receive(download, body)
-                return
-            except FileSystemError as exc:
-                if not exc.retriable or attempt == ATTEMPTS or not download.available > before:
-                    raise
-                log.info("download of %s broke off at %d: %s", file.id, download.available, exc)
-            await trio.sleep(BACK_OFF * 2 ** (attempt - 1))
-
-    async def _receive(self, download: Download, body: Body) -> None:
-        is_doubtful = _may_be_error(download.file, body)
-        total = None if is_doubtful else _total_size(download, body)
-        if total is not None:
-            download.total = total
-            download.tell()
-        position = body.offset
-        async for chunk in body:
-            position = self._store_chunk(download, chunk, position, declared=total is not None)
-        if is_doubtful:
-            _check_is_content(download, body, size=position)
-        _check_length(download, body, size=position)
-        self._store.commit(download.content, size=position)
-        download.total = download.available = position
-
-    def _store_chunk(
-        self, download: Download, chunk: bytes, position: int, *, declared: bool
-    ) -> int:
-        limit = self._max_size if download.total is None else download.total
-        if position + len(chunk) > limit:
-            failure = TooLarge if download.total is None else ServerFault
-            raise failure(f"file {download.file.id}: more than {limit} bytes came", retriable=False)
-        try:
-            _write_all(download.content.fd, chunk, position)
-        except OSError as exc:
-            raise from_os_error(exc, "writing the cache") from exc
-        position += len(chunk)
-        if position > download.available and (declared or position > UNDECLARED_HOLD):
-            download.available = position
-            download.tell()
-        return position
+    def _park(self, download: Download) -> None:
+        """Let the next reader go on where this one ended."""
+        content, total = download.content, download.total
+        may_go_on = download.error is None or download.error.retriable
+        if content is None or content.complete or total is None or not may_go_on:
+            return
+        parts = download.parts
+        if parts is not None:
+            parts.give_back()
+        if download.available or (parts is not None and parts.arrived):
+            self._store.park(
+                Parked(
+                    content=content,
+                    available=download.available,
+                    total=total,
+                    parts=parts,
+                    etag=download.etag,
+                )
+            )
 
 
-def _total_size(download: Download, body: Body) -> int | None:
-    """The whole file's size as this answer declares it, checked against what was told before."""
-    told = download.total
-    if body.total is not None and told is not None and body.total != told:
-        raise ServerFault(
-            f"file {download.file.id}: the answer has {body.total} bytes, {told} were told",
-            request_id=body.request_id,
-            retriable=False,
-        )
-    return body.total
-
-
-def _check_length(download: Download, body: Body, *, size: int) -> None:
-    """Refuse a body of another length than was told, or than an earlier stream has written."""
-    told = download.total
-    if (told is not None and size != told) or os.fstat(download.content.fd).st_size != size:
-        raise ServerFault(
-            f"file {download.file.id}: {size} bytes came, {told} were told",
-            request_id=body.request_id,
-            retriable=False,
-        )
-
-
-def _may_be_error(file: RemoteFile, body: Body) -> bool:
-    """Whether only its text can tell this answer from an error that was sent as a success."""
-    is_whole = body.size == body.total
-    is_json = (body.content_type or "").partition(";")[0].strip() == "application/json"
-    return file.size is None and is_json and is_whole and (body.total or 0) <= LARGEST_ERROR
-
-
-def _check_is_content(download: Download, body: Body, *, size: int) -> None:
-    """Raise the error that the body describes, if it does."""
-    if size <= LARGEST_ERROR:
-        error = error_object(os.pread(download.content.fd, size, 0))
-        if error is not None:
-            what = f"file {download.file.id}"
-            raise failure(200, error, what=what, request_id=body.request_id)
-
-
-def _write_all(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count
+def _resumed(file: RemoteFile, parked: Parked) -> Download:
+    download = Download(
+        file=file, content=parked.content, available=parked.available, parts=parked.parts
+    )
+    download.total = parked.total
+    download.etag = parked.etag
+    return download

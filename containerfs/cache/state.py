@@ -9,14 +9,16 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from containerfs.api.types import Container, RemoteFile
-from containerfs.cache.database import connected
+from containerfs.cache.database import connected, sync
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS containers(
@@ -65,6 +67,9 @@ class State:
         self.connection = connection
         self._undone: list[Callable[[], None]] = []
         self._committed: list[Callable[[], None]] = []
+        self._syncing = trio.Lock()
+        self._syncs_begun = 0
+        self._syncs_done = 0
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -94,6 +99,20 @@ class State:
             self.connection.execute("ROLLBACK")
         while self._undone:
             self._undone.pop()()
+
+    async def sync(self) -> None:
+        """Have all that was committed so far survive a power cut; raises as `transaction`.
+
+        Those who ask while one sync is under way share the next.
+        """
+        needed = self._syncs_begun + 1
+        async with self._syncing:
+            if self._syncs_done >= needed:
+                return
+            self._syncs_begun += 1
+            number = self._syncs_begun
+            await sync(self.connection)
+            self._syncs_done = number
 
     def on_rollback(self, undo: Callable[[], None]) -> None:
         """Have *undo* called if the transaction under way, if one is, comes to nothing."""
@@ -140,6 +159,18 @@ class State:
             (container_id, os.fsencode(path)),
         ).fetchone()
         return _local_node(row) if row is not None else None
+
+    def remembers_any(
+        self, container_id: str, *, paths: Collection[str], file_ids: Collection[str]
+    ) -> bool:
+        """Whether anything is remembered under one of a few *paths*, or of a few objects."""
+        marks = ",".join("?" * len(paths)), ",".join("?" * len(file_ids))
+        row = self.connection.execute(
+            "SELECT 1 FROM nodes "  # noqa: S608 - question marks
+            f"WHERE container = ? AND (path IN ({marks[0]}) OR file_id IN ({marks[1]})) LIMIT 1",
+            (container_id, *map(os.fsencode, paths), *file_ids),
+        ).fetchone()
+        return row is not None
 
     def save_node(self, container_id: str, path: str, node: LocalNode) -> None:
         """Remember *node* under *path*, in place of what was there."""
@@ -202,7 +233,7 @@ class State:
     def save_listing(
         self, container_id: str, entries: tuple[Container, ...] | tuple[RemoteFile, ...]
     ) -> None:
-        text = json.dumps([asdict(entry) for entry in entries], separators=(",", ":"))
+        text = json.dumps([_facts(entry) for entry in entries], separators=(",", ":"))
         self.connection.execute(
             "INSERT OR REPLACE INTO listings VALUES(?, ?)",
             (container_id, zlib.compress(text.encode(), 1)),
@@ -223,6 +254,10 @@ class State:
             "SELECT entries FROM listings WHERE container = ?", (container_id,)
         ).fetchone()
         return None if row is None else json.loads(zlib.decompress(row[0]))
+
+
+def _facts(entry: Container | RemoteFile) -> dict[str, Any]:
+    return entry._asdict() if isinstance(entry, RemoteFile) else asdict(entry)
 
 
 def _local_node(row: tuple[object, ...]) -> LocalNode:

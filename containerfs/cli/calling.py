@@ -1,7 +1,7 @@
 """What all commands of the service share: their options, a client, failures as exit codes."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -13,14 +13,17 @@ import click
 from containerfs.api.connection import Connection
 from containerfs.api.environment import SOCKET_BASE_URL, connection_from
 from containerfs.cli.output import printable
+from containerfs.configuration import load
 from containerfs.errors import AccessDenied, Expired, FileSystemError, NotFound
-from containerfs.options import OPTIONS, Option, OptionError, Options, load
+from containerfs.options import OPTIONS, Options
+from containerfs.setting import Option, OptionError
 
 if TYPE_CHECKING:
     from containerfs.api.client import Client  # imports httpx: not for --help
 
 T = TypeVar("T")
 
+CONNECTION = tuple(name for name, option in OPTIONS.items() if option.kind == "connection")
 _LOCAL_HELP = "Use the embedded server with its data in this directory."
 
 
@@ -61,13 +64,22 @@ class Target:
     data: Path | None  # of the embedded server, to be started for this command
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator["Client"]:
-        """A client of that server."""
+    async def client(self, *, may_make: bool = False) -> AsyncIterator["Client"]:
+        """A client of that server.
+
+        Args:
+            may_make: The data directory of an embedded server may be missing; it is made then.
+
+        Raises:
+            NotFound: It is missing.
+        """
         from containerfs.api.client import connect
 
         async with AsyncExitStack() as stack:
             connection = self.connection
             if self.data is not None:
+                if not (may_make or self.data.is_dir()):
+                    raise NotFound(f"{self.data}: there is no such data directory")
                 from containerfs import embedded, mounts
 
                 server = embedded.running(data=self.data, runtime_dir=mounts.runtime_dir())
@@ -79,20 +91,33 @@ def service_options(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command the connection options and `--local`; it is called with `target`."""
 
     @wraps(command)
-    def with_target(*args: Any, local: Path | None, **given: Any) -> T:
-        texts = {name: given.pop(name) for name in _CONNECTION}
+    def with_target(*args: Any, local: Path | None, given: dict[str, str], **others: Any) -> T:
         with failures_told():
-            target = _target(local, {name: text for name, text in texts.items() if text})
-        return command(*args, target=target, **given)
+            target = _target(local, given)
+        return command(*args, target=target, **others)
 
     path = click.Path(path_type=Path)
-    flags: list[Callable[[Callable[..., Any]], Callable[..., Any]]]
-    flags = [click.option("--local", type=path, metavar="DATA", help=_LOCAL_HELP)]
-    flags += [_parameter(option) for option in _CONNECTION.values()]
-    decorated: Callable[..., T] = with_target
-    for flag in reversed(flags):
-        decorated = flag(decorated)
-    return decorated
+    flag = click.option("--local", type=path, metavar="DATA", help=_LOCAL_HELP)
+    return flag(with_options(CONNECTION)(with_target))
+
+
+def with_options(names: Iterable[str]) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Give a command these options of a mount; it is called with `given`: their texts by name."""
+    chosen = tuple(names)
+
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
+        @wraps(command)
+        def with_given(*args: Any, **others: Any) -> T:
+            texts = {name: others.pop(name) for name in chosen}
+            given = {name: text for name, text in texts.items() if text}
+            return command(*args, given=given, **others)
+
+        decorated: Callable[..., T] = with_given
+        for name in reversed(chosen):
+            decorated = _parameter(OPTIONS[name])(decorated)
+        return decorated
+
+    return decorate
 
 
 def call(operation: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -124,9 +149,6 @@ def failures_told() -> Iterator[None]:
         raise _failed(expected[0]) from group
 
 
-_CONNECTION = {name: option for name, option in OPTIONS.items() if option.kind == "connection"}
-
-
 def _parameter(option: Option) -> Callable[[Callable[..., T]], Callable[..., T]]:
     default = f"  [default: {option.default}]" if option.default not in ("", "{}") else ""
     metavar = option.unit.upper() or "NUMBER"
@@ -134,7 +156,7 @@ def _parameter(option: Option) -> Callable[[Callable[..., T]], Callable[..., T]]
 
 
 def _target(local: Path | None, given: dict[str, str]) -> Target:
-    options = _options(given)
+    options = options_of(given)
     if local is None:
         return Target(connection=connection_from(options, os.environ), data=None)
     if options.uds is not None or "base_url" in given:
@@ -149,7 +171,12 @@ def _target(local: Path | None, given: dict[str, str]) -> Target:
     return Target(connection=connection, data=local.expanduser().absolute())
 
 
-def _options(given: dict[str, str]) -> Options:
+def options_of(given: Mapping[str, str]) -> Options:
+    """The settings, with those that were given on the command line.
+
+    Raises:
+        click.UsageError: One of them makes no sense.
+    """
     try:
         return load(file=None, environ=os.environ, given=given)
     except OptionError as exc:

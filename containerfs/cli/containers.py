@@ -70,7 +70,7 @@ def create(*, target: Target, form: str | None, **settings: Any) -> None:
     """Create a container; it costs money until it expires or is deleted."""
 
     async def operation() -> dict[str, Any]:
-        async with target.client() as client:
+        async with target.client(may_make=True) as client:
             return container_shape(await client.create_container(**settings))
 
     show(call(operation), form=form)

@@ -7,12 +7,15 @@ holds control characters, so that nobody forges a line or commands the terminal 
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from containerfs.api.connection import Connection
-from containerfs.cli.logvolume import VolumeFilter
+from containerfs.cli.logvolume import VolumeLimit
 from containerfs.cli.output import printable
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -39,19 +42,34 @@ class SafeFormatter(logging.Formatter):
         return "\n".join(printable(line) for line in text.split("\n"))
 
 
-def log_to(file: Path | None, *, level: str, connection: Connection) -> None:
-    """Log to the file or to standard error, once for the process.
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Standard error as it is at each entry: a line of progress keeps clear of what is written."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+@contextmanager
+def logging_to(file: Path | None, *, level: str, connection: Connection) -> Iterator[None]:
+    """Log to the file or to standard error, inside; at the end everything has been told.
 
     Raises:
         click.ClickException: The file can't be written.
     """
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    target: logging.Handler = _StandardError(sys.stderr)
     if file is not None:
         try:
             os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
-            handler = logging.FileHandler(file)
+            target = logging.FileHandler(file)
         except OSError as error:
             raise click.ClickException(f"{file}: {error.strerror}") from error
-    handler.setFormatter(SafeFormatter(connection))
-    handler.addFilter(VolumeFilter())
+    target.setFormatter(SafeFormatter(connection))
+    handler = VolumeLimit(target)
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()

@@ -12,7 +12,9 @@ from containerfs.api.connection import DEFAULT_BASE_URL
 from containerfs.cli import optionstring
 from containerfs.cli.background import run_in_background
 from containerfs.cli.mounting import Mounting, Ready, Source, check, serve
-from containerfs.options import OPTIONS, Option, OptionError, load
+from containerfs.configuration import load
+from containerfs.options import OPTIONS
+from containerfs.setting import Option, OptionError
 
 
 def _parameter(option: Option) -> click.Option:
@@ -98,9 +100,15 @@ def helper(
     file_system: str | None,
     words: tuple[str, ...],
 ) -> int:
-    """Mount SOURCE on DIRECTORY in the background: what mount(8) and fstab call."""
+    """Mount SOURCE on DIRECTORY in the background: what mount(8) and fstab call.
+
+    rw among the options says nothing, since mount(8) always adds it; noro undoes a ro of the
+    configuration file.
+    """
     chosen = _source("openai:" if source in ("none", "containerfs") else source)
-    code = _mount(chosen, directory, words=words, daemon=True, sloppy=sloppy, fake=fake)
+    code = _mount(
+        chosen, directory, words=words, daemon=True, sloppy=sloppy, fake=fake, by_mount=True
+    )
     if verbose and code == 0:
         click.echo(f"{chosen.name} is mounted on {directory}")
     return code
@@ -120,12 +128,13 @@ def _mount(
     daemon: bool,
     sloppy: bool = False,
     fake: bool = False,
+    by_mount: bool = False,
 ) -> int:
     """Read the options, check everything that can be checked now, and run."""
     try:
         given: dict[str, str] = {}
         for each in words:
-            given |= optionstring.parse(each, sloppy=sloppy)
+            given |= optionstring.parse(each, sloppy=sloppy, means_rw=not by_mount)
         options = load(file=config, environ=os.environ, given=given | dict(typed or {}))
     except OptionError as error:
         raise click.UsageError(str(error)) from error

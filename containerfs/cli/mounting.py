@@ -16,11 +16,15 @@ from containerfs.account import account_key
 from containerfs.api.connection import Connection
 from containerfs.api.environment import SECRETS, SOCKET_BASE_URL, connection_from
 from containerfs.cli.calling import failures_told
-from containerfs.cli.logs import log_to
+from containerfs.cli.logs import logging_to
+from containerfs.cli.unsentline import Tell, unsent_line
+from containerfs.directories import data_dir
 from containerfs.errors import AccessDenied
-from containerfs.options import Options, data_dir
+from containerfs.options import Options
 
 Ready = Callable[[], None]
+
+_HINT = " (Ctrl-C: leave it to the next mount)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,6 @@ def serve(mounting: Mounting, *, ready: Ready) -> None:
     import trio  # not before it is needed: `--help` and wrong command lines answer at once
 
     options = mounting.options
-    log_to(options.log_file, level=options.log_level, connection=mounting.connection)
     _keep_secrets()
 
     def is_ready() -> None:
@@ -98,8 +101,9 @@ def serve(mounting: Mounting, *, ready: Ready) -> None:
         source=mounting.source.name,
         state_dir=options.cache_dir / account,
     )
-    with failures_told(), record:
-        trio.run(_run, mounting, account, is_ready)
+    log = logging_to(options.log_file, level=options.log_level, connection=mounting.connection)
+    with failures_told(), log, record, unsent_line(hint=_HINT) as tell:
+        trio.run(_run, mounting, account, is_ready, tell)
 
 
 def _keep_secrets() -> None:
@@ -110,7 +114,7 @@ def _keep_secrets() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
-async def _run(mounting: Mounting, account: str, ready: Ready) -> None:
+async def _run(mounting: Mounting, account: str, ready: Ready, tell: Tell | None) -> None:
     from containerfs import daemon, embedded
 
     data = mounting.source.data
@@ -126,7 +130,15 @@ async def _run(mounting: Mounting, account: str, ready: Ready) -> None:
             mountpoint=mounting.mountpoint,
             source=mounting.source.name,
             ready=ready,
+            patience=lambda: _patience(mounting.mountpoint),
+            tell=tell,
         )
+
+
+def _patience(path: Path) -> float | None:
+    """How long whoever unmounts it wants to wait for what is unsent, if they said."""
+    mount = mounts.find(path, owner=os.geteuid())
+    return mount.patience if mount else None
 
 
 def _by_whom(path: Path) -> str:

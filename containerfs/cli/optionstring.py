@@ -8,7 +8,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-from containerfs.options import OPTIONS, OptionError, suggestion
+from containerfs.configuration import suggestion
+from containerfs.options import OPTIONS
+from containerfs.setting import OptionError
 
 # Source: mount(8), fstab(5), systemd.mount(5), fuse(8). What FUSE always does counts as granted.
 _FOREIGN = re.compile(
@@ -23,11 +25,13 @@ _FOREIGN = re.compile(
 )
 
 
-def parse(text: str, *, sloppy: bool = False) -> dict[str, str]:
+def parse(text: str, *, sloppy: bool = False, means_rw: bool = False) -> dict[str, str]:
     """The options in an option string by name, as text; a flag without a value is "true".
 
     Args:
         sloppy: Pass over unknown options, as `mount -s` asks.
+        means_rw: `rw` was written by somebody, and undoes a `ro` of the configuration. mount(8)
+            writes it whenever nobody wrote `ro`, so from there it only takes back an earlier `ro`.
 
     Raises:
         OptionError: An option is unknown, or lacks its value.
@@ -38,7 +42,8 @@ def parse(text: str, *, sloppy: bool = False) -> dict[str, str]:
         if _FOREIGN.fullmatch(whole):
             continue
         if whole == "rw":
-            found.pop("ro", None)  # as in fstab the later word wins; by itself it says nothing
+            found.pop("ro", None)  # as in fstab the later word wins
+            found |= {"ro": "false"} if means_rw else {}
             continue
         try:
             found |= _option(name.replace("-", "_"), value)

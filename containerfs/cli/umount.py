@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 
 from containerfs import mountpoint, mounts, values
-from containerfs.accounts import Account
 from containerfs.cli.calling import failures_told
-from containerfs.cli.queue import remaining
 from containerfs.mountpoint import MountError
+
+_GRACE = 10.0  # seconds that the process has to end once it waits for nothing any more
 
 
 def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> float:
@@ -26,7 +26,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
     default="60",
     metavar="SECONDS",
     callback=_seconds,
-    help="How long to wait for the mount to finish its work.  [default: 60]",
+    help="How long to wait for what is not on the server yet.  [default: 60]",
 )
 @click.option(
     "--dead", is_flag=True, help="Only detach a mount whose process is gone; else do nothing."
@@ -36,7 +36,7 @@ def umount(*, directory: Path, timeout: float, dead: bool) -> None:
 
     Returns when the mount's process has ended, so everything is on the server then. A directory
     that a program still uses stays mounted: that is an error. A dead mount is detached. Exit code
-    7: not everything could be sent; it is kept, and sent by the next mount.
+    7: not everything could be sent in time; it is named, kept, and sent by the next mount.
     """
     with failures_told():
         path = mountpoint.locate(directory)
@@ -57,17 +57,15 @@ def umount(*, directory: Path, timeout: float, dead: bool) -> None:
 
 def _unmount(path: Path, *, owner: int, timeout: float) -> None:
     """Unmount a living mount; the kernel refuses while it is in use, and its process then ends."""
+    from containerfs.cli.waiting import wait_for_end  # imports trio: not for --help
+
     mount = mounts.find(path, owner=owner)
-    mountpoint.unmount(path)
-    if mount is None:
-        return
-    account = Account(
-        directory=Path(mount.state_dir), mountpoint=mount.mountpoint, source=mount.source
-    )
-    ended = mounts.wait_until_gone(mount, timeout=timeout)
-    if owner == os.geteuid():  # root opens no database at a place that another user named
-        remaining(account)
-    if not ended:
-        raise MountError(
-            f"{path}: unmounted, but process {mount.pid} is still at work after {timeout:g} s"
-        )
+    mounts.be_patient(path, timeout)
+    try:
+        mountpoint.unmount(path)
+    except MountError:
+        mounts.be_patient(path, None)
+        raise
+    if mount is not None:
+        # Root opens no database at a place that another user named.
+        wait_for_end(mount, timeout=timeout + _GRACE, is_ours=owner == os.geteuid())

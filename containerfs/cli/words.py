@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,8 +10,13 @@ from containerfs import values
 
 _MINUTES = values.whole(least=1)
 
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:
+    _Type = click.ParamType  # before click 8.4 it takes no subscript
 
-class Setting(click.ParamType[Any]):
+
+class Setting(_Type):
     """A parameter whose text a function turns into a value.
 
     Args:

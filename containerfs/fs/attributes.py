@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from containerfs.cache.state import LocalNode
 from containerfs.fs.inodes import ROOT_INO
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node, Symlink
 
@@ -51,6 +52,14 @@ class Change:
     @property
     def is_empty(self) -> bool:
         return self == Change()
+
+    def apply(self, local: LocalNode) -> None:
+        """Set what is to be set on what is remembered of a node; that changes it now."""
+        for name in ("mode", "uid", "gid", "atime_ns", "mtime_ns"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(local, name, value)
+        local.ctime_ns = now_ns()
 
 
 def fill(stat: Stat, node: Node, owner: Owner) -> None:

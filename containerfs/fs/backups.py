@@ -8,11 +8,11 @@ like every other temporary file, and its object is deleted.
 import logging
 
 from containerfs.errors import FileSystemError
-from containerfs.fs.files import Files
 from containerfs.fs.names import components, stripped
-from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, File
 from containerfs.fs.patterns import NamePatterns
+from containerfs.fs.spooling import Spooling
+from containerfs.fs.tree import Tree
 from containerfs.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
@@ -22,16 +22,16 @@ class Backups:
     """Retires backups at the end of a mount."""
 
     def __init__(
-        self, *, namespace: Namespace, files: Files, uploader: Uploader, scratch: NamePatterns
+        self, *, tree: Tree, spooling: Spooling, uploader: Uploader, scratch: NamePatterns
     ) -> None:
-        self._namespace = namespace
-        self._files = files
+        self._tree = tree
+        self._spooling = spooling
         self._uploader = uploader
         self._scratch = scratch
 
     async def retire(self) -> None:
         """Make every backup local that is not needed on the server any more."""
-        for container in list(self._namespace.containers.values()):
+        for container in list(self._tree.containers.values()):
             for file in list(container.files.values()):
                 if self._is_retired(container, file):
                     try:
@@ -46,7 +46,7 @@ class Backups:
             return False
         parts = components(file.remote.path, id=file.remote.id)
         short = stripped(file.remote.path, id=file.remote.id)
-        saved = self._namespace.find(container, "/".join(short or parts))
+        saved = self._tree.find(container, "/".join(short or parts))
         return (
             isinstance(saved, File)
             and saved is not file
@@ -56,6 +56,6 @@ class Backups:
 
     async def _retire(self, container: ContainerDirectory, file: File) -> None:
         ids = file.remote_ids
-        await self._files.make_local(file)
+        await self._spooling.make_local(file)
         for id in ids:
             await self._uploader.delete(container.remote.id, id)

@@ -36,13 +36,25 @@ class DirectoryHandle:
 
     Attributes:
         entries: Each with the node that it means whatever happens: "." and ".." have one.
+        believed_until: When it is asked for again, on trio's clock: to open it and to read it for
+            the first time is one call of a program, to rewind and read it is another.
     """
 
-    __slots__ = ("directory", "entries")
+    __slots__ = ("believed_until", "directory", "entries")
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
         self.entries: list[tuple[str, Node | None]] = []
+        self.believed_until = 0.0
+
+    def rewind(self) -> None:
+        """Take down what the directory holds now: later changes disturb nobody's place in it."""
+        directory = self.directory
+        parent = directory.parent or directory
+        entries: list[tuple[str, Node | None]] = [(".", directory), ("..", parent)]
+        # By name, so that a program that opens them in this order is noticed (`Prefetch`).
+        entries += [(name, None) for name in sorted(directory.children)]
+        self.entries = entries
 
 
 class Handles(Generic[HandleT]):

@@ -21,7 +21,7 @@ class Inodes:
     def allocate(self, container_id: str, path: str) -> int:
         """A free inode number: the same for the same path after a remount, as far as possible."""
         key = f"{container_id}/{path}".encode("utf-8", "surrogateescape")
-        ino = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1
+        ino = int.from_bytes(hashlib.blake2b(key, digest_size=7).digest())
         while ino in self._nodes or ino <= ROOT_INO:
             ino += 1
         return ino

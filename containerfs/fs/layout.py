@@ -72,31 +72,54 @@ def place_files(
         raw_names: Keep the server's prefixes.
     """
     placed: Placed = defaultdict(list)
-    prefixed: dict[str, list[tuple[RemoteFile, str]]] = defaultdict(list)
+    prefixed: Placed = defaultdict(list)
+    if raw_names:
+        for file in files:
+            placed[own_path(file)].append(file)
+        return _beside_directories(_sorted(placed), set(directories))
     for file in files:
-        path = None if raw_names else kept.get(file.id)
+        path = kept.get(file.id)
         if path is not None:
             placed[path].append(file)
             continue
-        parts = names.components(file.path, id=file.id)
-        is_prefixed = not raw_names and file.source == "user"
-        short = names.stripped(file.path, id=file.id) if is_prefixed else None
+        short = short_path(file)
         if short is None:
-            placed["/".join(parts)].append(file)
+            placed[own_path(file)].append(file)
         else:
-            prefixed["/".join(short)].append((file, "/".join(parts)))
+            prefixed[short].append(file)
     for path, candidates in prefixed.items():
         if len(candidates) == 1 and path not in placed:
-            placed[path].append(candidates[0][0])
+            placed[path] = candidates
         else:  # which of them is meant is not certain, so each keeps the server's own name
-            for file, raw in candidates:
-                placed[raw].append(file)
-    if not raw_names:
+            for file in candidates:
+                placed[own_path(file)].append(file)
+    if kept:
         _beside_kept(placed, kept)
+    return _beside_directories(_sorted(placed), set(directories))
+
+
+def own_path(file: RemoteFile) -> str:
+    """Where *file* is shown by the server's own name, below its container."""
+    found = names.plain(file.path)
+    return found[0] if found is not None else "/".join(names.components(file.path, id=file.id))
+
+
+def short_path(file: RemoteFile) -> str | None:
+    """The same without the prefix of an uploaded file; None where there is none."""
+    if file.source != "user":
+        return None
+    found = names.plain(file.path)
+    if found is not None:
+        return found[1]
+    parts = names.stripped(file.path, id=file.id)
+    return None if parts is None else "/".join(parts)
+
+
+def _sorted(placed: Placed) -> Placed:
     for path, found in placed.items():
         if len(found) > 1:
             placed[path] = newest_first(found)
-    return _beside_directories(placed, set(directories))
+    return placed
 
 
 def _beside_kept(placed: Placed, kept: Mapping[str, str]) -> None:
@@ -104,7 +127,7 @@ def _beside_kept(placed: Placed, kept: Mapping[str, str]) -> None:
 
     One that has the same name on the server too is a version, and stays.
     """
-    for path, found in list(placed.items()):
+    for path, found in [each for each in placed.items() if len(each[1]) > 1]:
         known = {names.components(file.path, id=file.id) for file in found if file.id in kept}
         strangers = [
             file for file in found if known and names.components(file.path, id=file.id) not in known
@@ -120,13 +143,16 @@ def _beside_kept(placed: Placed, kept: Mapping[str, str]) -> None:
 def _beside_directories(placed: Placed, directories: set[str]) -> Placed:
     """Move files off the names that are directories too: the directory keeps the name."""
     for path in placed:
-        while (path := path.rpartition("/")[0]) and path not in directories:
+        while "/" in path and (path := path.rpartition("/")[0]) and path not in directories:
             directories.add(path)
+    clashes = sorted(directories & placed.keys())
+    if not clashes:
+        return placed
     taken = directories | placed.keys()
-    for path in sorted(directories & placed.keys()):
+    for path in clashes:
         found = placed.pop(path)
         parent, slash, name = path.rpartition("/")
         moved = parent + slash + _free(name, found[0].id, taken, below=parent + slash)
         placed[moved] = found
         taken.add(moved)
-    return dict(placed)
+    return placed

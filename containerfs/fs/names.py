@@ -26,6 +26,8 @@ _UNPRINTABLE = re.compile("[/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _PREFIX = re.compile(r"(?:[0-9a-f]{32}|file-[0-9A-Za-z]{8,64})-(?=.)", re.DOTALL)
 # What escapes are made of, but for surrogates: no server takes those back.
 _ESCAPED = re.compile(f"%25(?={_LOOKS_ESCAPED})|%(?:2F|[01][0-9A-F]|7F|C2%[89][0-9A-F])")
+# What may have to be escaped, means something else, or is more than a name.
+_NOT_PLAIN = re.compile("^$|^[.]|[/%\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # Names that mean something else, and names that look like what is shown for those.
 _SPECIAL = {".": "%2E", "..": "%2E%2E", "%2E": "%252E", "%2E%2E": "%252E%2E"}
 _PLAIN = {shown: name for name, shown in _SPECIAL.items()}
@@ -160,6 +162,27 @@ def stripped(path: str, *, id: str) -> tuple[str, ...] | None:
     return None
 
 
+def plain(path: str) -> tuple[str, str | None] | None:
+    """What `components` and `stripped` make of *path*, where that is one name as it stands.
+
+    For listings, most of which are such names: a fraction of the time.
+
+    Returns:
+        The name with the prefix, and without it (None where there is none); None where only the
+        other two can tell.
+    """
+    name = path.removeprefix(DATA)
+    if _NOT_PLAIN.search(name) or not (
+        len(name) <= NAME_MAX if name.isascii() else len(name) <= NAME_MAX // 4
+    ):
+        return None
+    match = _PREFIX.match(name)
+    if match is None:
+        return name, None
+    short = name[match.end() :]
+    return None if short.startswith(".") else (name, short)
+
+
 def is_upload(path: str, name: str, *, id: str, may_be_flat: bool) -> bool:
     """Whether an upload as *name* may have got the server path *path*.
 
@@ -175,7 +198,7 @@ def upload_name(path: str) -> str:
     """The name to upload the visible *path* under: the server's names for its components.
 
     Bytes that are not text are percent-encoded, as are control characters, which no multipart
-    header can carry.
+    header can carry. Such a name gets a mark of its own: what it is encoded as is a name, too.
     """
     parts = []
     top, *below = path.split("/")
@@ -188,8 +211,15 @@ def upload_name(path: str) -> str:
             text = raw.decode()
         except UnicodeDecodeError:
             text = raw.decode("ascii", "backslashreplace").replace("\\x", "%")
-        parts.append(_UNPRINTABLE.sub(_percent, text))
+        text = _UNPRINTABLE.sub(_percent, text)
+        parts.append(text if text == plain else _marked(text, raw))
     return "/".join(parts)
+
+
+def _marked(text: str, raw: bytes) -> str:
+    """*text*, which stands for the name *raw*, told from what it would be by itself."""
+    stem, extension = os.path.splitext(text)
+    return f"{stem}~{hashlib.blake2b(raw, digest_size=4).hexdigest()}{extension}"
 
 
 def container_name(name: str) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 import trio
 
 from containerfs.api.types import Container, RemoteFile
-from containerfs.cache.content import Content
-from containerfs.cache.downloads import Download
-from containerfs.cache.metadata import Listing
+from containerfs.cache.cachefile import Content
+from containerfs.cache.download import Download
+from containerfs.cache.listings import Listing
 from containerfs.cache.state import LocalNode
 from containerfs.errors import FileSystemError
+from containerfs.fs.seldom import Seldom
 from containerfs.upload.journal import Entry
 from containerfs.upload.spool import Spool
 
@@ -111,59 +113,48 @@ class File(Node):
         told_size: What the kernel takes for its size: from our last answer, and its own writes.
     """
 
-    __slots__ = (
-        "_changing",
-        "_copying",
-        "content",
-        "download",
-        "entry",
-        "error",
-        "older",
-        "pages_valid",
-        "remote",
-        "spool",
-        "told_size",
-        "true_size",
-        "unreported",
-        "writers",
-    )
+    __slots__ = ("remote", "seldom", "told_size")
+    older = Seldom[tuple[RemoteFile, ...]](())
+    spool = Seldom[Spool | None](None)
+    entry = Seldom[Entry | None](None)
+    content = Seldom[Content | None](None)
+    download = Seldom[Download | None](None)
+    true_size = Seldom[int | None](None)
+    pages_valid = Seldom(True)
+    error = Seldom[str | None](None)
+    unreported = Seldom[FileSystemError | None](None)
+    writers = Seldom(0)
+    _changing = Seldom[trio.Lock | None](None)
+    _copying = Seldom[trio.Lock | None](None)
 
     def __init__(self, *, ino: int, name: str, parent: Directory | None) -> None:
         super().__init__(ino=ino, name=name, parent=parent)
         self.remote: RemoteFile | None = None
-        self.older: tuple[RemoteFile, ...] = ()
-        self.spool: Spool | None = None
-        self.entry: Entry | None = None
-        self.content: Content | None = None
-        self.download: Download | None = None
-        self.true_size: int | None = None
-        self.pages_valid = True
-        self.error: str | None = None
-        self.unreported: FileSystemError | None = None
-        self.writers = 0
+        self.seldom: dict[str, Any] | None = None
         self.told_size = 0
-        self._changing: trio.Lock | None = None
-        self._copying: trio.Lock | None = None
 
     @property
     def changing(self) -> trio.Lock:
-        if self._changing is None:
-            self._changing = trio.Lock()
-        return self._changing
+        lock = self._changing
+        if lock is None:
+            lock = self._changing = trio.Lock()
+        return lock
 
     @property
     def copying(self) -> trio.Lock:
-        if self._copying is None:
-            self._copying = trio.Lock()
-        return self._copying
+        lock = self._copying
+        if lock is None:
+            lock = self._copying = trio.Lock()
+        return lock
 
     @property
     def size(self) -> int | None:
         """Bytes; None where nobody knows yet."""
-        if self.spool is not None:
-            return self.spool.size
-        if self.true_size is not None:
-            return self.true_size
+        if self.seldom is not None:
+            if self.spool is not None:
+                return self.spool.size
+            if self.true_size is not None:
+                return self.true_size
         return self.remote.size if self.remote is not None else 0
 
     @property
@@ -236,12 +227,23 @@ class ContainerDirectory(Directory):
         remote: The container as last described.
         files: Its file nodes by the id of the object they show.
         listing: The listing that the tree was last brought in line with.
-        restored: Whether what is remembered on this machine is in the tree.
         is_watched: Its tree was in line with a listing before, so that a difference is a change.
+        shown: The files that the tree is in line with; None where it is to be looked at anew.
+        hidden: The ids of those of them that no node shows by itself.
+        restored: Whether what is remembered on this machine is in the tree.
         is_snapshot: It expired while mounted: what is here can be read, nothing can be changed.
     """
 
-    __slots__ = ("files", "is_snapshot", "is_watched", "listing", "remote", "restored")
+    __slots__ = (
+        "files",
+        "hidden",
+        "is_snapshot",
+        "is_watched",
+        "listing",
+        "remote",
+        "restored",
+        "shown",
+    )
 
     def __init__(self, *, ino: int, name: str, parent: Directory | None, remote: Container) -> None:
         super().__init__(ino=ino, name=name, parent=parent)
@@ -250,4 +252,6 @@ class ContainerDirectory(Directory):
         self.listing: Listing[RemoteFile] | None = None
         self.restored = False
         self.is_watched = False
+        self.shown: tuple[RemoteFile, ...] | None = None
+        self.hidden: frozenset[str] = frozenset()
         self.is_snapshot = False

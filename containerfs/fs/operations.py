@@ -8,7 +8,6 @@ because pyfuse3 ends the whole mount for every exception but its own.
 import errno
 import functools
 import logging
-import math
 import os
 import stat
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,16 +17,22 @@ import pyfuse3
 import trio
 
 from containerfs.errors import FileSystemError, IsADirectory, NotFound, NotPermitted, Stale
-from containerfs.fs.attributes import Change, Owner, fill, now_ns, storable
-from containerfs.fs.changes import Changes
-from containerfs.fs.files import Files
+from containerfs.fs.attributes import Change, Owner, fill, storable
+from containerfs.fs.closing import Closing
 from containerfs.fs.handles import DirectoryHandle, Handles
+from containerfs.fs.lookedup import AT_ONCE
+from containerfs.fs.making import Making
 from containerfs.fs.names import NAME_MAX, from_kernel, to_kernel
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import Directory, File, Node, Symlink
 from containerfs.fs.notifying import is_own_thread
+from containerfs.fs.opening import Opening
+from containerfs.fs.reading import Reading
+from containerfs.fs.removing import Removing
 from containerfs.fs.renaming import Renaming
 from containerfs.fs.sending import Sending
+from containerfs.fs.tree import Tree
+from containerfs.fs.writing import Writing
 from containerfs.fs.xattrs import Xattrs
 
 log = logging.getLogger(__name__)
@@ -54,18 +59,19 @@ def boundary(
     ) -> Callable[P, Coroutine[Any, Any, T]]:
         @functools.wraps(handler)
         async def answer(*args: P.args, **kwargs: P.kwargs) -> T:
-            operations: Operations = args[0]  # type: ignore[assignment]  # they are all methods
-            limit = operations.op_timeout if deadline else math.inf
             try:
-                with trio.fail_after(limit):
+                if not deadline:
                     return await handler(*args, **kwargs)
+                operations: Operations = args[0]  # type: ignore[assignment]  # they are all methods
+                until = trio.current_time() + operations.op_timeout
+                with trio.CancelScope(deadline=until):  # half the cost of trio.fail_after
+                    return await handler(*args, **kwargs)
+                log.warning("%s: no answer within %g s", handler.__name__, operations.op_timeout)
+                raise pyfuse3.FUSEError(errno.ETIMEDOUT)
             except pyfuse3.FUSEError:
                 raise
             except FileSystemError as exc:
                 fail(exc, handler.__name__)
-            except trio.TooSlowError:
-                log.warning("%s: no answer within %g s", handler.__name__, limit)
-                raise pyfuse3.FUSEError(errno.ETIMEDOUT) from None
             except Exception as exc:
                 fail(exc, handler.__name__)
 
@@ -95,9 +101,14 @@ class Operations(pyfuse3.Operations):
     def __init__(
         self,
         *,
+        tree: Tree,
         namespace: Namespace,
-        files: Files,
-        changes: Changes,
+        opening: Opening,
+        reading: Reading,
+        writing: Writing,
+        closing: Closing,
+        making: Making,
+        removing: Removing,
         renaming: Renaming,
         sending: Sending,
         xattrs: Xattrs,
@@ -105,10 +116,15 @@ class Operations(pyfuse3.Operations):
         op_timeout: float,
     ) -> None:
         super().__init__()
+        self._tree = tree
         self._namespace = namespace
-        self._inodes = namespace.inodes
-        self._files = files
-        self._changes = changes
+        self._inodes = tree.inodes
+        self._opening = opening
+        self._reading = reading
+        self._writing = writing
+        self._closing = closing
+        self._making = making
+        self._removing = removing
         self._renaming = renaming
         self._sending = sending
         self._xattrs = xattrs
@@ -167,7 +183,7 @@ class Operations(pyfuse3.Operations):
         if isinstance(node, File) and node.size is None:
             if node.parent is None and not node.opens:
                 raise Stale(f"{node.name!r} is gone")  # the kernel looks the name up again
-            await self._files.find_size(node)
+            await self._reading.find_size(node)
         return self._attributes(node)
 
     async def _refresh(self, node: Node) -> None:
@@ -190,7 +206,7 @@ class Operations(pyfuse3.Operations):
         if fields.update_size:
             if not isinstance(node, File):
                 raise IsADirectory(node.name)
-            await self._files.truncate_now(node, attr.st_size, fh=fh)
+            await self._writing.truncate_now(node, attr.st_size, fh=fh)
         change = Change(
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -205,24 +221,19 @@ class Operations(pyfuse3.Operations):
     def _change(self, node: Node, change: Change) -> None:
         if node.container is None and node.parent is not None:
             raise NotPermitted(node.name)
-        if node is self._namespace.root:
+        if node is self._tree.root:
             raise NotPermitted("the top level belongs to who mounted it")
-        local = self._namespace.local(node)
-        for name in ("mode", "uid", "gid", "atime_ns", "mtime_ns"):
-            value = getattr(change, name)
-            if value is not None:
-                setattr(local, name, value)
-        local.ctime_ns = now_ns()
-        self._namespace.save(node)
+        change.apply(self._tree.local(node))
+        self._tree.save(node)
 
     @boundary()
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         node = self._inodes[inode]
         if not isinstance(node, Symlink):
             raise NotFound(node.name)
-        if node.parent is self._namespace.by_id:
-            for container in self._namespace.containers.values():
-                if self._namespace.by_id_name(container) == node.name:
+        if node.parent is self._tree.by_id:
+            for container in self._tree.containers.values():
+                if self._tree.by_id_name(container) == node.name:
                     return b"../" + to_kernel(container.name)
         return node.target
 
@@ -232,7 +243,7 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         parent = self._inodes.directory(parent_inode)
         return self._known(
-            await self._changes.mkdir(parent, from_kernel(name), mode, uid=ctx.uid, gid=ctx.gid)
+            await self._making.mkdir(parent, from_kernel(name), mode, uid=ctx.uid, gid=ctx.gid)
         )
 
     @boundary()
@@ -241,7 +252,7 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         parent = self._inodes.directory(parent_inode)
         return self._known(
-            self._changes.symlink(parent, from_kernel(name), target, uid=ctx.uid, gid=ctx.gid)
+            self._making.symlink(parent, from_kernel(name), target, uid=ctx.uid, gid=ctx.gid)
         )
 
     @boundary()
@@ -256,21 +267,21 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         parent, text = self._inodes.directory(parent_inode), from_kernel(name)
         if not stat.S_ISREG(mode):
-            return self._known(self._changes.special(parent, text, mode, uid=ctx.uid, gid=ctx.gid))
-        fh, file = self._files.create(parent, text, mode, os.O_WRONLY, uid=ctx.uid, gid=ctx.gid)
+            return self._known(self._making.special(parent, text, mode, uid=ctx.uid, gid=ctx.gid))
+        fh, file = self._opening.create(parent, text, mode, os.O_WRONLY, uid=ctx.uid, gid=ctx.gid)
         entry = self._known(file)
-        self._files.release(fh)
+        self._closing.release(fh)
         return entry
 
     @boundary()
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         parent = self._inodes.directory(parent_inode)
-        await self._changes.rmdir(parent, from_kernel(name))
+        await self._removing.rmdir(parent, from_kernel(name))
 
     @boundary(deadline=False)
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         parent = self._inodes.directory(parent_inode)
-        await self._changes.unlink(parent, from_kernel(name))
+        await self._removing.unlink(parent, from_kernel(name))
 
     @boundary(deadline=False)
     async def rename(
@@ -297,13 +308,20 @@ class Operations(pyfuse3.Operations):
         directory = self._inodes.directory(inode)
         await self._namespace.refresh(directory)
         directory.opens += 1
-        return self._directories.add(DirectoryHandle(directory))
+        handle = DirectoryHandle(directory)
+        handle.believed_until = trio.current_time() + AT_ONCE
+        return self._directories.add(handle)
 
     @boundary()
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         handle = self._directories[fh]
         if start_id == 0:
-            await self._rewind(handle)
+            directory = handle.directory
+            is_shown = directory.parent is not None or directory is self._tree.root
+            if is_shown and trio.current_time() > handle.believed_until:
+                await self._namespace.refresh(directory)
+            handle.rewind()
+            handle.believed_until = 0.0
         for position in range(start_id, len(handle.entries)):
             name, node = handle.entries[position]
             is_dot = name in (".", "..")
@@ -317,17 +335,6 @@ class Operations(pyfuse3.Operations):
                 return
             if not is_dot:
                 node.nlookup += 1
-
-    async def _rewind(self, handle: DirectoryHandle) -> None:
-        """Take down what the directory holds now: later changes disturb nobody's place in it."""
-        directory = handle.directory
-        if directory.parent is not None or directory is self._namespace.root:
-            await self._namespace.refresh(directory)
-        parent = directory.parent or directory
-        entries: list[tuple[str, Node | None]] = [(".", directory), ("..", parent)]
-        # By name, so that a program that opens them in this order is noticed (`Prefetch`).
-        entries += [(name, None) for name in sorted(directory.children)]
-        handle.entries = entries
 
     async def releasedir(self, fh: int) -> None:
         handle = self._directories.remove(fh)
@@ -348,7 +355,7 @@ class Operations(pyfuse3.Operations):
     async def _open(self, node: Node, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         if not isinstance(node, File):
             raise IsADirectory(node.name)
-        fh, keep_cache = await self._files.open(node, flags, pid=ctx.pid)
+        fh, keep_cache = await self._opening.open(node, flags, pid=ctx.pid)
         return pyfuse3.FileInfo(fh=fh, keep_cache=keep_cache)
 
     @boundary()
@@ -356,41 +363,42 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         parent, text = self._inodes.directory(parent_inode), from_kernel(name)
-        existing = self._files.existing(parent, text, flags)
+        existing = self._opening.existing(parent, text, flags)
         if existing is not None:
             info = await self._open(existing, flags, ctx)
             return info, self._known(existing)
-        fh, file = self._files.create(parent, text, mode, flags, uid=ctx.uid, gid=ctx.gid)
+        fh, file = self._opening.create(parent, text, mode, flags, uid=ctx.uid, gid=ctx.gid)
         return pyfuse3.FileInfo(fh=fh, keep_cache=True), self._known(file)
 
     @boundary()
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return await self._files.read(fh, off, size)
+        return await self._reading.read(fh, off, size)
 
     @boundary(deadline=False)
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self._files.write(fh, off, buf)
+        return await self._writing.write(fh, off, buf)
 
     @boundary(deadline=False)
     async def flush(self, fh: int) -> None:
-        await self._files.flush(fh)
+        await self._closing.flush(fh)
 
     @boundary(deadline=False)
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await self._files.fsync(fh)
+        await self._closing.fsync(fh)
 
     async def release(self, fh: int) -> None:
         try:
-            self._files.release(fh)
+            self._closing.release(fh)
         except Exception:
             log.exception("release failed")
 
     # The rest.
 
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        # `ls -l` asks for several of these for each file, which none has: answered at once.
+        # `ls -l` asks for several of these for each file, but not again on a file system that
+        # does not support the first (coreutils, src/ls.c: errno_unsupported).
         if not name.startswith(b"user."):
-            raise pyfuse3.FUSEError(errno.ENODATA)
+            raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
         return await self._getxattr(inode, name)
 
     @boundary()
@@ -413,7 +421,7 @@ class Operations(pyfuse3.Operations):
 
     @boundary()
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        used = self._namespace.total_size() // BLOCK
+        used = self._tree.total_size() // BLOCK
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = BLOCK
         data.f_blocks = TOTAL // BLOCK

@@ -18,6 +18,12 @@ class Patience:
         limit: Seconds.
         """
         self._limit = limit
+        self._scopes: set[trio.CancelScope] = set()
+
+    def put_off(self, seconds: float) -> None:
+        """The server asks to be left alone for so long: nothing can get on, nor has to."""
+        for scope in self._scopes:
+            scope.deadline += seconds
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[Callable[[int], None]]:
@@ -30,7 +36,9 @@ class Patience:
             TimedOut: It did not get on.
         """
         told = 0
-        with trio.CancelScope(deadline=trio.current_time() + self._limit) as scope:
+        scope = trio.CancelScope(deadline=trio.current_time() + self._limit)
+        self._scopes.add(scope)
+        with scope:
 
             def progress(moved: int) -> None:
                 nonlocal told
@@ -40,6 +48,9 @@ class Patience:
                     told = moved
                     scope.deadline = trio.current_time() + self._limit
 
-            yield progress
+            try:
+                yield progress
+            finally:
+                self._scopes.remove(scope)
         if scope.cancelled_caught:
             raise TimedOut(f"{what}: nothing moved for {self._limit:g} s")

@@ -1,9 +1,9 @@
 """Fetches small files ahead of a program that reads through a directory.
 
 `cat *`, `grep -r` and `cp -r` open one file after the other, each time waiting for a round trip.
-Their opens come in one of two orders, by name or (GNU cp and others, for the sake of disks) by
-inode number; where they do, the files that follow are fetched side by side. Nothing is fetched
-for programs that index whole file systems, and nothing once the opens stop coming.
+Where their opens come in order, the files that follow are fetched side by side, those of the next
+directories too once a program has gone on from one to the next. Nothing is fetched for programs
+that index whole file systems, and nothing once the opens stop coming.
 """
 
 import logging
@@ -17,17 +17,14 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import Downloads
 from containerfs.errors import FileSystemError
 from containerfs.fs.nodes import Directory, File
+from containerfs.fs.scanning import LAST_WINDOW, RUN, Scan, Siblings, parent_of
 
 log = logging.getLogger(__name__)
 
-GAP = 32  # places that a program may skip and still be reading in order (`grep --include`)
-RUN = 2  # opens in order before anything is fetched
-FIRST_WINDOW = 8  # files ahead; doubles with each further open in order
-LAST_WINDOW = 256
 PARALLEL = 64  # files on their way at once
 BUDGET = 64 << 20  # bytes of files on their way at once
 PATIENCE = 5.0  # seconds between two opens of one scan
-SCANS = 32  # directories that are watched at once
+SCANS = 32  # directories in which opens are remembered
 INDEXERS = frozenset(
     name[:15]  # what the kernel keeps of a process's name
     for name in (
@@ -47,49 +44,6 @@ INDEXERS = frozenset(
 )
 
 
-class _Order:
-    """The small files of a directory in one order, and how far a program got in it."""
-
-    __slots__ = ("ahead", "files", "place", "places", "run")
-
-    def __init__(self, files: list[File]) -> None:
-        self.files = files
-        self.places = {file.ino: place for place, file in enumerate(files)}
-        self.place = -1
-        self.run = 0
-        self.ahead = 0  # files before this place were looked at
-
-    def opened(self, file: File) -> None:
-        place = self.places.get(file.ino)
-        if place is None:
-            return
-        if self.place >= 0 and 0 < place - self.place <= GAP:
-            self.run += 1
-        elif place != self.place:
-            self.run, self.ahead = 0, place + 1
-        self.place = place
-
-    def next_files(self) -> list[File]:
-        """Those to be fetched now, each given once."""
-        if self.run < RUN:
-            return []
-        window = min(FIRST_WINDOW << min(self.run - RUN, 8), LAST_WINDOW)
-        start, end = max(self.ahead, self.place + 1), self.place + 1 + window
-        self.ahead = max(end, self.ahead)
-        return self.files[start:end]
-
-
-class _Scan:
-    """The opens of files of one directory."""
-
-    __slots__ = ("count", "last", "orders")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.last = 0.0
-        self.orders: tuple[_Order, ...] = ()
-
-
 class Prefetch:
     """Watches opens, and fetches what is likely to be opened next."""
 
@@ -103,7 +57,9 @@ class Prefetch:
         self._store = store
         self._nursery = nursery
         self._largest = largest
-        self._scans: OrderedDict[int, _Scan] = OrderedDict()
+        self._scans: OrderedDict[int, Scan] = OrderedDict()
+        self._latest: Scan | None = None
+        self._known: Siblings | None = None  # of the latest that were asked for
         self._pending: deque[File] = deque(maxlen=LAST_WINDOW)
         self._under_way = 0
         self._bytes = 0
@@ -120,34 +76,42 @@ class Prefetch:
             scan.count += 1
             if scan.count < RUN or is_indexer(pid):
                 return
-            scan.orders = self._orders(directory)
-        for order in scan.orders:
-            order.opened(file)
-        leading = max(scan.orders, key=lambda order: order.run)
-        self._pending.extend(leading.next_files())
+            scan.begin(self._siblings(directory), self._is_small)
+        self._pending.extend(scan.opened(file))
         self._start()
 
-    def _scan(self, directory: Directory) -> _Scan:
+    def _scan(self, directory: Directory) -> Scan:
         now = trio.current_time()
         scan = self._scans.get(directory.ino)
         if scan is None or now - scan.last > PATIENCE:
-            scan = self._scans[directory.ino] = _Scan()
+            scan = self._scans[directory.ino] = self._crossing(directory, now) or Scan(directory)
             if len(self._scans) > SCANS:
                 self._scans.popitem(last=False)
         self._scans.move_to_end(directory.ino)
-        scan.last = now
+        scan.last, self._latest = now, scan
         return scan
 
-    def _orders(self, directory: Directory) -> tuple[_Order, ...]:
-        files = [
-            node
-            for node in directory.children.values()
-            if isinstance(node, File) and self._is_small(node)
-        ]
-        return (
-            _Order(sorted(files, key=lambda file: file.name)),
-            _Order(sorted(files, key=lambda file: file.ino)),
-        )
+    def _crossing(self, directory: Directory, now: float) -> Scan | None:
+        """The scan that goes on in *directory*, where it was not before."""
+        scan = self._latest
+        if scan is None or now - scan.last > PATIENCE:
+            return None
+        parent = parent_of(directory)
+        if parent is None or scan.directory.parent is not parent:
+            return None
+        siblings = self._siblings(directory)
+        if siblings is None or not siblings.follows(directory, scan.directory):
+            return None
+        scan.cross(directory)
+        return scan
+
+    def _siblings(self, directory: Directory) -> Siblings | None:
+        parent = parent_of(directory)
+        if parent is None:
+            return None
+        if self._known is None or not self._known.are_of(parent):
+            self._known = Siblings(parent)
+        return self._known
 
     def _is_small(self, file: File) -> bool:
         remote = file.remote

@@ -1,11 +1,10 @@
-"""Getting changed files to the server: at close and fsync, after a moment, and after a crash.
+"""Getting changed files to the server: at close and fsync, or after a moment.
 
 One file's server side is changed by one task at a time (`File.changing`). What is being sent is
 frozen: a write that comes meanwhile goes to a copy, so no upload ever mixes two contents.
 """
 
 import logging
-from contextlib import suppress
 from functools import partial
 
 import trio
@@ -14,26 +13,18 @@ from containerfs.api.types import RemoteFile
 from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
-from containerfs.errors import (
-    Expired,
-    FileSystemError,
-    Invalid,
-    LocalFault,
-    NotFound,
-    TimedOut,
-    Uncertain,
-)
-from containerfs.fs.names import is_upload, stripped, upload_name
-from containerfs.fs.namespace import Namespace
+from containerfs.errors import Expired, FileSystemError, LocalFault, TimedOut, Uncertain
+from containerfs.fs.conflicts import Conflicts
+from containerfs.fs.delivery import Delivery
+from containerfs.fs.keeping import Keeping
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
-from containerfs.fs.patience import Patience
+from containerfs.fs.objects import Objects
+from containerfs.fs.tree import Tree
 from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.spool import Spool
 from containerfs.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
-
-RECOVERY_RETRY = 15.0  # seconds between attempts to reach the server for what a crash left unsent
 
 
 class Sending:
@@ -42,28 +33,32 @@ class Sending:
     def __init__(
         self,
         *,
-        namespace: Namespace,
+        tree: Tree,
+        objects: Objects,
         metadata: Metadata,
         state: State,
         store: ContentStore,
         journal: Journal,
         uploader: Uploader,
         nursery: trio.Nursery,
-        patience: Patience,
+        delivery: Delivery,
+        conflicts: Conflicts,
+        keeping: Keeping,
         empty_delay: float,
     ) -> None:
-        self._namespace = namespace
+        self._tree = tree
+        self._objects = objects
         self._metadata = metadata
         self._state = state
         self._store = store
         self._journal = journal
         self._uploader = uploader
         self._nursery = nursery
-        self._patience = patience
+        self._delivery = delivery
+        self._conflicts = conflicts
+        self._keeping = keeping
         self._empty_delay = empty_delay
         self._delayed: set[int] = set()
-        self._flat: set[str] = set()  # containers that refuse slashes in names
-        self._deep: set[str] = set()  # containers that were seen to keep them
 
     async def send(self, file: File) -> None:
         """Return when the server has what *file* held when this was called.
@@ -75,14 +70,16 @@ class Sending:
         async with file.changing:
             if not file.is_dirty or file.parent is None:
                 return
-            container = self._namespace.container_of(file)
+            container = self._tree.container_of(file)
             spool, entry = file.spool, file.entry
             assert spool is not None and entry is not None  # noqa: S101, PT018 - it is dirty
             remote = await self.upload(file, container=container, path=file.path)
             replaced = self.sent(file, container, spool, remote)
-            for id in replaced:
-                if not await self._uploader.delete(container.remote.id, id):
-                    await self._resolve_conflict(container, file, lost=id)
+            self._conflicts.sent(container, file)
+            were_there = [await self._uploader.delete(container.remote.id, id) for id in replaced]
+            if not all(were_there):
+                await self._conflicts.resolve(container, file)
+            await self._keeping.settle()
 
     async def upload(self, file: File, *, container: ContainerDirectory, path: str) -> RemoteFile:
         """Send the spool of *file* as *path*; `file.changing` is held.
@@ -98,9 +95,10 @@ class Sending:
             raise expired
         was_sending = entry.state == "sending"
         self._journal.update(entry, state="sending")
+        await self._keeping.record(entry)
         spool.freeze()
         try:
-            remote = await self.put(
+            remote = await self._delivery.put(
                 container,
                 path=path,
                 fd=spool.fd,
@@ -108,63 +106,12 @@ class Sending:
                 may_be_there=was_sending,
             )
         except FileSystemError as exc:
+            await self._keeping.try_to_keep(file)
             self._failed(file, entry, exc)
             raise
         finally:
             spool.thaw()
         return remote
-
-    async def put(
-        self,
-        container: ContainerDirectory,
-        *,
-        path: str,
-        fd: int,
-        size: int,
-        may_be_there: bool = False,
-    ) -> RemoteFile:
-        """Send *size* bytes of *fd* as *path*; changes nothing but the server.
-
-        A server that refuses slashes in names gets the base name: the directory is kept here.
-        """
-        name = upload_name(path)
-        base = name.rpartition("/")[2]
-        if container.remote.id in self._flat:
-            name = base
-        with self._patience.waiting(f"sending {path!r}") as progress:
-            send = partial(
-                self._uploader.send,
-                container_id=container.remote.id,
-                fd=fd,
-                size=size,
-                known=partial(self._own_ids, container),
-                is_named=partial(self._is_named, container, name),
-                may_be_there=may_be_there,
-                progress=progress,
-            )
-            try:
-                remote = await send(name=name)
-            except Expired:
-                self._namespace.expire(container)
-                raise
-            except Invalid:
-                if name == base or container.remote.id in self._deep:
-                    raise  # it is not the slashes
-                remote = await send(name=base)
-                self._flat.add(container.remote.id)
-        if len(stripped(remote.path, id=remote.id) or ()) > 1:
-            self._deep.add(container.remote.id)
-        return remote
-
-    def _is_named(self, container: ContainerDirectory, name: str, file: RemoteFile) -> bool:
-        """Whether *file* has the path that an upload as *name* gets, or its base name alone."""
-        may_be_flat = container.remote.id not in self._deep
-        return is_upload(file.path, name, id=file.id, may_be_flat=may_be_flat)
-
-    def _own_ids(self, container: ContainerDirectory) -> set[str]:
-        """The objects of *container* that are known to be something that was sent before."""
-        remembered = self._state.nodes(container.remote.id).values()
-        return {local.file_id for local in remembered if local.file_id is not None}
 
     def _failed(self, file: File, entry: Entry, error: FileSystemError) -> None:
         file.error = str(error)
@@ -227,9 +174,9 @@ class Sending:
         for id in replaced:
             self._metadata.forget(container.remote.id, id)
             self._journal.delete_later(container.remote.id, id)
-        self._namespace.adopt_remote(container, file, remote)
-        self._namespace.local(file)
-        self._namespace.save(file)
+        self._objects.adopt_remote(container, file, remote)
+        self._tree.local(file)
+        self._tree.save(file)
 
     def _keep_content(self, file: File, spool: Spool, remote: RemoteFile) -> None:
         """An upload is its own download: the spool becomes the cached content."""
@@ -249,59 +196,6 @@ class Sending:
             file.content = content
         else:
             self._store.unpin(content)
-
-    async def _resolve_conflict(
-        self, container: ContainerDirectory, file: File, *, lost: str
-    ) -> None:
-        """Somebody replaced the object that *file* was opened from: the last upload wins.
-
-        Whoever finds this out deletes all but the newest, by the server's own order: so several
-        who do it at once agree, and never delete each other's.
-        """
-        remote = file.remote
-        if remote is None or file.parent is None:
-            return
-        try:
-            listed = (await self._metadata.files(container.remote.id, fresh=True)).entries
-        except FileSystemError as exc:
-            log.warning("container %s: %s", container.remote.id, exc)
-            return
-        rivals = self._rivals(container, file, remote, listed)
-        if len(rivals) < 2:
-            return
-        for loser in rivals[1:]:
-            log.warning("%r: %s wins over %s; both replace %s", file.path, rivals[0], loser, lost)
-            self._metadata.forget(container.remote.id, loser)
-            await self._uploader.delete(container.remote.id, loser)
-        if rivals[0] != remote.id:
-            try:
-                await self._namespace.refresh(container, fresh=True)
-            except FileSystemError as exc:
-                log.info("container %s: %s", container.remote.id, exc)
-
-    def _rivals(
-        self,
-        container: ContainerDirectory,
-        file: File,
-        remote: RemoteFile,
-        listed: tuple[RemoteFile, ...],
-    ) -> list[str]:
-        """The objects that were uploaded as *file*, the newest first; *remote* is one of them."""
-        path = tuple(file.path.split("/"))
-        condemned = set(self._journal.deletions)
-        found = [
-            other
-            for other in listed
-            if other.id == remote.id
-            or (
-                stripped(other.path, id=other.id) == path
-                and container.files.get(other.id, file) is file  # not shown elsewhere
-                and (container.remote.id, other.id) not in condemned
-            )
-        ]
-        # A sort is stable: among what came in one second the order of the listing holds.
-        found.sort(key=lambda other: other.created, reverse=True)
-        return [other.id for other in found]
 
     # Not at once.
 
@@ -327,9 +221,9 @@ class Sending:
             self._delayed.discard(entry.id)
         if file.writers and file.size and after is None:
             return  # its close sends it
-        await self._send_quietly(file)
+        await self.send_quietly(file)
 
-    async def _send_quietly(self, file: File) -> None:
+    async def send_quietly(self, file: File) -> None:
         """Send it for nobody who waits: a failure is for who closes or syncs it next."""
         try:
             await self.send(file)
@@ -359,36 +253,3 @@ class Sending:
                     nursery.start_soon(send, node)
         if errors:
             raise errors[0]
-
-    async def recover(self) -> None:
-        """Send what an earlier mount left unsent, once the server can be asked."""
-        while True:
-            try:
-                await self.show_unsent()
-            except FileSystemError as exc:
-                log.warning("unsent files are kept for later: %s", exc)
-                await trio.sleep(RECOVERY_RETRY)
-            else:
-                break
-        for container in list(self._namespace.containers.values()):
-            for node in container.walk():
-                if isinstance(node, File) and node.is_dirty and not node.opens:
-                    self._nursery.start_soon(self._send_quietly, node)
-
-    async def show_unsent(self) -> None:
-        """Have every container in the tree that something is unsent for.
-
-        Raises:
-            FileSystemError: The server could not be asked.
-        """
-        await self._namespace.refresh(self._namespace.root)
-        for id in {entry.container_id for entry in self._journal.entries if not entry.held}:
-            await self._show_container(id)
-
-    async def _show_container(self, id: str) -> None:
-        container = self._namespace.containers.get(id)
-        if container is None or container.is_snapshot:
-            log.warning("container %s is gone; its unsent files are kept here", id)
-            return
-        with suppress(NotFound):
-            await self._namespace.refresh(container)

@@ -74,7 +74,7 @@ class Settling:
             await self._finish(rename, made)
         else:
             with self._content(entry, source) as fd:
-                await self._take_back(rename, made, fd)
+                await self._take_back(rename, made, fd, source)
 
     def _entry(self, rename: Rename) -> Entry | None:
         entries = {entry.id: entry for entry in self._journal.entries}
@@ -102,9 +102,15 @@ class Settling:
         if content is not None:
             self._store.unpin(content)
 
-    async def _take_back(self, rename: Rename, made: list[RemoteFile], fd: int | None) -> None:
+    async def _take_back(
+        self, rename: Rename, made: list[RemoteFile], fd: int | None, source: RemoteFile | None
+    ) -> None:
         for file in made:
-            if fd is None or not await self._uploader.holds(file, fd, rename.size):
+            if fd is not None:
+                is_copy = await self._uploader.holds(file, fd, rename.size)
+            else:
+                is_copy = source is not None and await self._uploader.are_alike(file, source)
+            if not is_copy:
                 log.warning("%s stays: it came while %r was renamed", file.id, rename.source_path)
                 continue
             log.warning("the rename of %r to %r is taken back", *_paths(rename))
@@ -123,9 +129,18 @@ class Settling:
             with self._state.transaction():
                 self._state.forget_node(rename.source_id, rename.source_path)
                 self._state.save_node(rename.container_id, rename.path, local)
+        for entry in self._journal.doubtful:
+            if entry.id == rename.entry_id:
+                self._forget(entry)
         for id in rename.replaces:
             self._metadata.forget(rename.container_id, id)
             await self._uploader.delete(rename.container_id, id)
+
+    def _forget(self, entry: Entry) -> None:
+        self._journal.forget(entry)
+        spool = self._spools.open(entry.spool)
+        if spool is not None:
+            spool.discard()
 
 
 def _paths(rename: Rename) -> tuple[str, str]:

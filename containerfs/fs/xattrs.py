@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from containerfs.errors import NoAttribute, NoSpace, NotPermitted, NotSupported, OutOfRange
 from containerfs.fs.attributes import now_ns
-from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, File, Node
+from containerfs.fs.tree import Tree
 
 OURS = "user.containerfs."
 VALUE_MAX = 64 << 10  # bytes; the kernel's own limit (XATTR_SIZE_MAX)
@@ -63,8 +63,8 @@ _CONTAINER: dict[str, Callable[[ContainerDirectory], str | None]] = {
 class Xattrs:
     """The extended attributes of every node, answered from memory."""
 
-    def __init__(self, *, namespace: Namespace) -> None:
-        self._namespace = namespace
+    def __init__(self, *, tree: Tree) -> None:
+        self._tree = tree
 
     def _facts(self, node: Node) -> dict[str, bytes]:
         values: dict[str, str | None] = {}
@@ -108,7 +108,7 @@ class Xattrs:
             return  # copied by a tool from another file, of which it tells
         if len(value) > VALUE_MAX:
             raise OutOfRange(f"{name}: {len(value)} bytes")
-        local = self._namespace.local(node)
+        local = self._tree.local(node)
         others = sum(len(key) + len(data) for key, data in local.xattrs.items() if key != name)
         if others + len(name) + len(value) > TOTAL_MAX:
             raise NoSpace(f"{name}: no room beside {others} bytes of other attributes")
@@ -132,11 +132,11 @@ class Xattrs:
 
     def _check_name(self, node: Node, name: str) -> None:
         is_above = node.container is None and node.parent is not None
-        if is_above or node is self._namespace.root:
+        if is_above or node is self._tree.root:
             raise NotPermitted(name)
         if not name.startswith("user."):
             raise NotSupported(name)
 
     def _changed(self, node: Node) -> None:
-        self._namespace.local(node).ctime_ns = now_ns()
-        self._namespace.save(node)
+        self._tree.local(node).ctime_ns = now_ns()
+        self._tree.save(node)

@@ -1,7 +1,8 @@
 """What the server was asked, in order of arrival: for tests and benchmarks that count requests."""
 
+import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 CAPACITY = 100_000  # requests; older ones are forgotten
@@ -17,6 +18,7 @@ class Entry:
     operation: str | None  # None for an unknown route
     status: int | None = None  # None where no answer was begun
     request_id: str
+    at: float = field(default_factory=time.monotonic)  # when it arrived, in seconds
     bytes_in: int = 0  # of the body, as far as it was read
     bytes_out: int = 0  # of the body
 

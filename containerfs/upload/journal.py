@@ -4,12 +4,17 @@ An entry goes dirty → sending → forgotten. It is written with the first chan
 killed process loses no accepted byte. Once the server has the file, one transaction forgets the
 entry and records the objects it replaces as deletions, which stay until they are done. An entry
 that is held is never sent: editors' and tools' temporary files.
+
+An entry is safe once its spool and itself were synced, which costs time, so that few are: it
+survives a power cut. A small spool is copied into the entry instead, so that one sync does for
+both. After a power cut, the others are doubtful: they are there, but what they name may be
+gone, and what became of them may be forgotten.
 """
 
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,9 +23,24 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal(
     id INTEGER PRIMARY KEY, container TEXT NOT NULL, path BLOB NOT NULL, spool TEXT NOT NULL,
     state TEXT NOT NULL, replaces TEXT NOT NULL, held INTEGER NOT NULL, error TEXT);
+CREATE TABLE IF NOT EXISTS safe(id INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS kept(id INTEGER PRIMARY KEY, content BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS doubtful(id INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS deletions(
     container TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY(container, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS journal_last(one INTEGER PRIMARY KEY CHECK(one = 1), id INTEGER);
+CREATE TRIGGER IF NOT EXISTS journal_forgotten AFTER DELETE ON journal BEGIN
+    INSERT INTO journal_last VALUES(1, old.id) ON CONFLICT DO UPDATE SET id = max(id, old.id);
+END;
+CREATE TRIGGER IF NOT EXISTS journal_settled AFTER DELETE ON journal BEGIN
+    DELETE FROM safe WHERE id = old.id;
+    DELETE FROM kept WHERE id = old.id;
+    DELETE FROM doubtful WHERE id = old.id;
+END;
 """
+_SYNCED = {"container_id", "path", "replaces"}  # changes of a safe entry that matter when lost
+
+LOST_SPOOLS = "spool-lost-*"  # beside the spools: folders of those whose journal was lost
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +54,8 @@ class Entry:
         replaces: Ids of the objects that it takes the place of, deleted once it is sent.
         held: Never sent while it has this name.
         error: Why the last attempt failed, in words.
+        is_safe: Its spool and this record survive a power cut; what is written to the spool
+            later does once that was synced too.
     """
 
     id: int
@@ -44,6 +66,7 @@ class Entry:
     replaces: tuple[str, ...] = ()
     held: bool = False
     error: str | None = None
+    is_safe: bool = False
     failures: int = field(default=0, compare=False)  # in a row, since the mount began
 
 
@@ -62,8 +85,13 @@ class Journal:
         self._connection = connection
         self._on_rollback = on_rollback
         connection.executescript(SCHEMA)
-        self._entries = {row[0]: _entry(row) for row in connection.execute("SELECT * FROM journal")}
-        self._next_id = max(self._entries, default=0) + 1
+        self.changes = 0  # of safe entries: until these are synced, what was before may come back
+        self._entries: dict[int, Entry] = {}
+        self._doubtful: dict[int, Entry] = {}
+        self._read()
+        # A number is given once: a rename that was cut off may still name a forgotten entry.
+        ((forgotten,),) = connection.execute("SELECT coalesce(max(id), 0) FROM journal_last")
+        self._next_id = max((forgotten, *self._entries, *self._doubtful)) + 1
         self._deletions: dict[tuple[str, str], None] = dict.fromkeys(
             connection.execute("SELECT container, id FROM deletions")
         )
@@ -72,6 +100,11 @@ class Journal:
     def entries(self) -> list[Entry]:
         """All entries, oldest first."""
         return list(self._entries.values())
+
+    @property
+    def doubtful(self) -> list[Entry]:
+        """Entries that are not to be believed, oldest first; they are in no other list."""
+        return list(self._doubtful.values())
 
     @property
     def deletions(self) -> list[tuple[str, str]]:
@@ -107,6 +140,7 @@ class Journal:
         self._write(changed)
         before = {name: getattr(entry, name) for name in changes}
         _assign(entry, changes)
+        self.changes += entry.is_safe and not _SYNCED.isdisjoint(changes)
         self._on_rollback(partial(_assign, entry, before))
 
     def _write(self, entry: Entry) -> None:
@@ -125,11 +159,74 @@ class Journal:
             ),
         )
 
+    def keep(self, entry: Entry, *, content: bytes | None = None) -> None:
+        """Let it be safe, once the database is synced.
+
+        Args:
+            content: That of its spool; None where the spool was synced.
+        """
+        if content is not None:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO kept VALUES(?, ?)", (entry.id, content)
+            )
+        elif entry.is_safe:
+            self._connection.execute("DELETE FROM kept WHERE id = ?", (entry.id,))
+        if not entry.is_safe:
+            self._connection.execute("INSERT OR IGNORE INTO safe VALUES(?)", (entry.id,))
+            entry.is_safe = True
+            self._on_rollback(partial(_assign, entry, {"is_safe": False}))
+
+    @property
+    def kept(self) -> Iterator[tuple[str, bytes]]:
+        """Names of spools, and what they held when they were last kept as part of an entry."""
+        return iter(
+            self._connection.execute(
+                "SELECT spool, content FROM kept JOIN journal ON kept.id = journal.id"
+            )
+        )
+
+    def doubt(self, *, is_there: Callable[[str], bool]) -> None:
+        """There was a power cut: doubt what is not safe, but for what is never sent.
+
+        Whether a safe one was being sent, or had been, was not synced: it may be.
+
+        Args:
+            is_there: Whether there is a spool of this name.
+        """
+        unsafe = "NOT held AND id NOT IN (SELECT id FROM safe)"
+        self._connection.execute(
+            f"INSERT OR IGNORE INTO doubtful SELECT id FROM journal WHERE {unsafe}"  # noqa: S608 - constant text
+        )
+        self._connection.execute("UPDATE journal SET state = 'sending' WHERE NOT held")
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO doubtful VALUES(?)",
+            [(each.id,) for each in self.entries if not each.held and not is_there(each.spool)],
+        )
+        self._read()
+
+    def keep_aside(self, entry: Entry, path: str) -> None:
+        """Let a doubtful entry be a file that stays here, under *path*."""
+        self.update(entry, path=path, held=True, replaces=(), state="dirty")
+        self._connection.execute("DELETE FROM doubtful WHERE id = ?", (entry.id,))
+        del self._doubtful[entry.id]
+        self._entries[entry.id] = entry
+
     def forget(self, entry: Entry) -> None:
         """The server has it, or nobody wants it any more."""
         self._connection.execute("DELETE FROM journal WHERE id = ?", (entry.id,))
+        self.changes += entry.is_safe
+        self._doubtful.pop(entry.id, None)
         if self._entries.pop(entry.id, None) is not None:
             self._on_rollback(partial(self._restore, entry))
+
+    def _read(self) -> None:
+        safe = {id for (id,) in self._connection.execute("SELECT id FROM safe")}
+        doubtful = {id for (id,) in self._connection.execute("SELECT id FROM doubtful")}
+        entries = [_entry(row) for row in self._connection.execute("SELECT * FROM journal")]
+        for entry in entries:
+            entry.is_safe = entry.id in safe
+        self._entries = {entry.id: entry for entry in entries if entry.id not in doubtful}
+        self._doubtful = {entry.id: entry for entry in entries if entry.id in doubtful}
 
     def _restore(self, entry: Entry) -> None:
         self._entries[entry.id] = entry

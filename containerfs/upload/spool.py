@@ -2,15 +2,13 @@
 
 import os
 import secrets
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import trio
 
-from containerfs.errors import LocalFault, from_os_error
-
-_COPY_CHUNK = 8 << 20
+from containerfs.errors import from_os_error
+from containerfs.upload.copying import CHUNK, copy_bytes, copy_bytes_in_thread
+from containerfs.upload.journal import LOST_SPOOLS
 
 
 class Spool:
@@ -174,10 +172,10 @@ class SpoolDirectory:
         """
         spool = self.new()
         try:
-            if size <= _COPY_CHUNK:
-                _copy(fd, spool.fd, size)
+            if size <= CHUNK:
+                copy_bytes(fd, spool.fd, size)
             else:
-                await _copy_in_thread(fd, spool.fd, size)
+                await copy_bytes_in_thread(fd, spool.fd, size)
         except BaseException as exc:
             spool.discard()
             if isinstance(exc, OSError):
@@ -185,6 +183,23 @@ class SpoolDirectory:
             raise
         spool.size = size
         return spool
+
+    def restore(self, name: str, content: bytes) -> None:
+        """Let the spool called *name* hold *content*, whatever a power cut has left of it.
+
+        Raises:
+            NoSpace, LocalFault: It can't be written.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(self._directory / name, flags, 0o600)
+        except OSError as exc:
+            raise from_os_error(exc, "restoring a spool") from exc
+        spool = Spool(path=self._directory / name, size=0, fd=fd)
+        try:
+            spool.write(0, content)
+        finally:
+            spool.close()
 
     def open(self, name: str) -> Spool | None:
         """The spool called *name* as it was left; None where it is gone."""
@@ -203,7 +218,7 @@ class SpoolDirectory:
         try:
             if not any(path.lstat().st_size for path in self._directory.iterdir()):
                 return None
-            aside = self._directory.with_name(f"spool-lost-{secrets.token_hex(4)}")
+            aside = self._directory.with_name(LOST_SPOOLS.replace("*", secrets.token_hex(4)))
             self._directory.rename(aside)
             self._directory.mkdir(mode=0o700)
         except OSError as exc:
@@ -222,41 +237,8 @@ class SpoolDirectory:
 
 def _sync(file: int, directory: Path) -> None:
     os.fsync(file)
-    for path in (directory, directory.parent):
-        above = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(above)
-        finally:
-            os.close(above)
-
-
-async def _copy_in_thread(source: int, target: int, size: int) -> None:
-    """`_copy`; whoever owns *source* may close it meanwhile."""
-    own = os.dup(source)
+    above = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        await trio.to_thread.run_sync(_copy, own, target, size)
+        os.fsync(above)
     finally:
-        os.close(own)
-
-
-def _copy(source: int, target: int, size: int) -> None:
-    """Copy by the kernel where it can (a reflink where the disk has them), else by reading."""
-    done = _copy_with(partial(os.copy_file_range, source, target), size)
-    while done < size:
-        data = os.pread(source, min(_COPY_CHUNK, size - done), done)
-        if not data:
-            raise LocalFault(f"the cached copy ends at {done} of {size} bytes")
-        done += os.pwrite(target, data, done)  # on a full disk, less than all of it
-
-
-def _copy_with(copy_range: Callable[[int, int, int], int], size: int) -> int:
-    done = 0
-    try:
-        while done < size:
-            count = copy_range(size - done, done, done)
-            if not count:
-                break
-            done += count
-    except OSError:  # not between these two files: the reader goes on where it stopped
-        pass
-    return done
+        os.close(above)

@@ -5,8 +5,10 @@ its length is right, before the old one goes. A POST whose answer was lost is no
 the container's listing has told whether it arrived.
 """
 
+import hashlib
 import logging
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 RESEND_WAITS = (0.5, 1.0)  # seconds before an upload is repeated whose answer was lost
 FIRST_RETRY = 5.0  # seconds before a failed upload is tried again in the background; doubles
 LAST_RETRY = 300.0
+MOST_DOUBTED = 1_000  # uploads that are remembered to have been repeated without being found
 DELETE_RETRY = 30.0  # seconds between attempts to delete what could not be deleted
 
 
@@ -34,6 +37,7 @@ class Uploader:
         self._journal = journal
         self._nursery = nursery
         self._waiting: set[int] = set()
+        self._doubted: deque[str] = deque(maxlen=MOST_DOUBTED)
 
     async def send(
         self,
@@ -65,6 +69,7 @@ class Uploader:
             self._look, container_id, name=name, fd=fd, size=size, known=known, is_named=is_named
         )
         file = await find() if may_be_there else None
+        is_doubtful = may_be_there and file is None
         for wait in (*RESEND_WAITS, None):
             if file is not None:
                 break
@@ -74,6 +79,7 @@ class Uploader:
                 )
             except Uncertain:
                 file = await find()
+                is_doubtful = file is None
                 if file is None and wait is None:
                     raise
                 if file is None and wait is not None:
@@ -83,7 +89,13 @@ class Uploader:
             if file.id not in known():
                 await self.delete(container_id, file.id)
             raise ServerFault(f"the server kept {file.size} of {size} bytes of {name!r}")
+        if is_doubtful:
+            self._doubted.append(file.id)
         return file
+
+    def may_be_twice(self, file_id: str) -> bool:
+        """Whether what was sent as *file_id* may have arrived before, and not be listed yet."""
+        return file_id in self._doubted
 
     async def _look(
         self,
@@ -141,6 +153,21 @@ class Uploader:
         except NotFound:
             return False
         return position == size
+
+    async def are_alike(self, one: RemoteFile, other: RemoteFile) -> bool:
+        """Whether two of the server's objects have the same content.
+
+        Raises:
+            FileSystemError: The server does not say.
+        """
+        return await self._digest(one) == await self._digest(other)
+
+    async def _digest(self, file: RemoteFile) -> bytes:
+        digest = hashlib.blake2b()
+        async with self._client.download_file(file.container_id, file.id) as body:
+            async for chunk in body:
+                digest.update(chunk)
+        return digest.digest()
 
     async def remove(self, container_id: str, file_id: str) -> bool:
         """Delete an object now.

@@ -1,0 +1,246 @@
+"""The parts of one mount, built and put together.
+
+Everything is made here and handed down; nothing below knows where it came from.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import trio
+
+from containerfs.api.client import Client
+from containerfs.cache.state import State
+from containerfs.errors import FileSystemError
+from containerfs.fs.attributes import Owner, now_ns
+from containerfs.fs.backups import Backups
+from containerfs.fs.committing import Commits
+from containerfs.fs.doubts import Doubts
+from containerfs.fs.making import Making
+from containerfs.fs.moves import Plans
+from containerfs.fs.nodes import Directory
+from containerfs.fs.notifying import Notifier
+from containerfs.fs.operations import Operations
+from containerfs.fs.patterns import NamePatterns
+from containerfs.fs.removing import Removing
+from containerfs.fs.renaming import Renaming
+from containerfs.fs.settling import Settling
+from containerfs.fs.transfer import Transfer
+from containerfs.fs.xattrs import Xattrs
+from containerfs.options import Options
+from containerfs.parts import OpenFiles, Sends, Shown, Storage
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 60.0  # seconds that a clean stop waits for unsent files
+NAMED = 100  # unsent files that the log names at the end
+
+
+class Mount:
+    """The parts of one mount, put together."""
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        state: State,
+        directory: Path,
+        options: Options,
+        mountpoint: Path,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._waiting = trio.CancelScope()
+        storage = self._storage = Storage(
+            client=client, state=state, directory=directory, options=options, nursery=nursery
+        )
+        shown = Shown(
+            storage=storage,
+            options=options,
+            on_change=_notifier(options, mountpoint, nursery),
+            nursery=nursery,
+        )
+        sends = Sends(storage=storage, shown=shown, options=options, nursery=nursery)
+        scratch = NamePatterns(options.scratch)
+        opened = OpenFiles(
+            storage=storage,
+            shown=shown,
+            sends=sends,
+            scratch=scratch,
+            options=options,
+            mountpoint=mountpoint,
+            nursery=nursery,
+        )
+        are_fixed = options.containers == "fixed"
+        making = Making(
+            tree=shown.tree,
+            containers=shown.containers,
+            metadata=storage.metadata,
+            client=client,
+            containers_are_fixed=are_fixed,
+            container_settings={
+                "memory_limit": options.memory_limit,
+                "expires_after": options.expires_after,
+                "network_policy": options.network_policy,
+            },
+        )
+        removing = Removing(
+            tree=shown.tree,
+            containers=shown.containers,
+            namespace=shown.namespace,
+            reading=opened.reading,
+            spooling=opened.spooling,
+            metadata=storage.metadata,
+            store=storage.store,
+            uploader=storage.uploader,
+            client=client,
+            containers_are_fixed=are_fixed,
+        )
+        renaming = _renaming(
+            storage=storage,
+            shown=shown,
+            sends=sends,
+            opened=opened,
+            removing=removing,
+            scratch=scratch,
+            limit=options.rename_limit,
+        )
+        self._settling = Settling(
+            intents=storage.intents,
+            journal=storage.journal,
+            metadata=storage.metadata,
+            state=state,
+            store=storage.store,
+            spools=storage.spools,
+            uploader=storage.uploader,
+        )
+        self._doubts = Doubts(
+            journal=storage.journal,
+            metadata=storage.metadata,
+            state=state,
+            spools=storage.spools,
+            uploader=storage.uploader,
+        )
+        self._backups = Backups(
+            tree=shown.tree, spooling=opened.spooling, uploader=storage.uploader, scratch=scratch
+        )
+        self.tree, self.namespace = shown.tree, shown.namespace
+        self.uploader, self.store = storage.uploader, storage.store
+        self.sending, self.recovery = sends.sending, sends.recovery
+        self.operations = Operations(
+            tree=shown.tree,
+            namespace=shown.namespace,
+            opening=opened.opening,
+            reading=opened.reading,
+            writing=opened.writing,
+            closing=opened.closing,
+            making=making,
+            removing=removing,
+            renaming=renaming,
+            sending=sends.sending,
+            xattrs=Xattrs(tree=shown.tree),
+            owner=Owner(uid=options.uid, gid=options.gid, umask=options.umask, born=now_ns()),
+            op_timeout=options.op_timeout,
+        )
+
+    async def check(self) -> None:
+        """Ask the server for its containers once, so that a mount that can't work is refused.
+
+        A server that can't be reached is no reason, as long as an earlier listing is here. What
+        an earlier mount was in the middle of is ended.
+        """
+        await self.namespace.refresh(self.tree.root)
+        await self._settling.settle()
+        await self._doubts.resolve()
+
+    def unsent(self) -> tuple[int, int]:
+        """How many files should be on the server and are not, and their bytes."""
+        entries = [entry for entry in self._storage.journal.entries if not entry.held]
+        spools = (self._storage.spools.open(entry.spool) for entry in entries)
+        return len(entries), sum(spool.size for spool in spools if spool is not None)
+
+    def hurry(self) -> None:
+        """Let a stop wait no longer."""
+        self._waiting.cancel()
+
+    async def stop(self, *, patience: float = STOP_TIMEOUT) -> None:
+        """Send what is unsent, for so many seconds, and keep the rest and the caches in order."""
+        with self._waiting:
+            self._waiting.deadline = trio.current_time() + patience
+            try:
+                if self._storage.journal.entries:  # a mount that has just begun may not show them
+                    await self.recovery.show_unsent()
+                await self.sending.send_below(self.tree.root)
+            except FileSystemError as exc:
+                log.warning("not everything could be sent: %s", exc)
+            await self._backups.retire()
+            await self.uploader.delete_recorded()
+        paths = [entry.path for entry in self._storage.journal.entries if not entry.held]
+        if paths:
+            log.warning("%s is kept here and sent by the next mount", _named(paths))
+        self._storage.metadata.save()
+        self._storage.store.save()
+
+
+def _named(paths: list[str]) -> str:
+    """Some paths, in one entry of the log: one for each would be cut short by its limit."""
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    each_of = "each of " if len(paths) > 1 else ""
+    return each_of + ", ".join(map(repr, paths[:NAMED])) + more
+
+
+def _renaming(
+    *,
+    storage: Storage,
+    shown: Shown,
+    sends: Sends,
+    opened: OpenFiles,
+    removing: Removing,
+    scratch: NamePatterns,
+    limit: int,
+) -> Renaming:
+    """What serves rename(2); *limit* is that of `Plans`."""
+    transfer = Transfer(
+        tree=shown.tree,
+        reading=opened.reading,
+        spooling=opened.spooling,
+        sending=sends.sending,
+        delivery=sends.delivery,
+        metadata=storage.metadata,
+        state=storage.state,
+        store=storage.store,
+        intents=storage.intents,
+        uploader=storage.uploader,
+        keeping=sends.keeping,
+    )
+    commits = Commits(
+        tree=shown.tree,
+        objects=shown.objects,
+        removing=removing,
+        sending=sends.sending,
+        transfer=transfer,
+        metadata=storage.metadata,
+        state=storage.state,
+        store=storage.store,
+        journal=storage.journal,
+        scratch=scratch,
+    )
+    return Renaming(
+        tree=shown.tree,
+        namespace=shown.namespace,
+        reading=opened.reading,
+        removing=removing,
+        sending=sends.sending,
+        plans=Plans(scratch=scratch, limit=limit, sends_at_once=not sends.write_back.is_on),
+        transfer=transfer,
+        commits=commits,
+        store=storage.store,
+        journal=storage.journal,
+    )
+
+
+def _notifier(
+    options: Options, mountpoint: Path, nursery: trio.Nursery
+) -> Callable[[Iterable[Directory]], None]:
+    if options.notify == "utime":
+        return Notifier(mountpoint=mountpoint, nursery=nursery).changed
+    return lambda _: None

@@ -1,0 +1,52 @@
+"""What was changed here, laid over a listing for as long as the server's own lags behind.
+
+What was created here is added to it, and what was deleted here is left out of it (tombstones).
+"""
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import trio
+
+from containerfs.api.types import Container, RemoteFile
+
+OVERLAY_LIFE = 300.0  # how long an object created here is shown without the server listing it
+MISSING_LIFE = 300.0  # how long an object is hidden that is listed and answers 404
+
+EntryT = TypeVar("EntryT", Container, RemoteFile)
+
+
+@dataclass(slots=True)
+class Overlay(Generic[EntryT]):
+    """Our own changes that a listing may not show yet."""
+
+    created: dict[str, tuple[EntryT, float]] = field(default_factory=dict)
+    deleted: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, float] = field(default_factory=dict)
+
+    def over(self, listed: tuple[EntryT, ...]) -> tuple[EntryT, ...]:
+        """*listed* as it is with our changes."""
+        now = trio.current_time()
+        self.missing = {id: until for id, until in self.missing.items() if until > now}
+        if not self.created and not self.deleted and not self.missing:
+            return listed
+        own = tuple(entry for entry, _ in self.created.values())
+        changed = self.created.keys() | self.deleted.keys() | self.missing.keys()
+        return own + tuple(entry for entry in listed if entry.id not in changed)
+
+    def settle(self, listed: tuple[EntryT, ...], *, begun: float) -> list[str]:
+        """Forget the changes that the server's answer to a request of *begun* confirms.
+
+        Returns:
+            The ids whose deletion is done.
+        """
+        if not self.created and not self.deleted:
+            return []
+        ids = {entry.id for entry in listed}
+        for id, (_, since) in list(self.created.items()):
+            if (id in ids and since < begun) or begun - since > OVERLAY_LIFE:
+                del self.created[id]
+        gone = [id for id, since in self.deleted.items() if since < begun and id not in ids]
+        for id in gone:
+            del self.deleted[id]
+        return gone

@@ -1,0 +1,89 @@
+"""Whether an answer can be the content it should be: a wrong length is an error, never content."""
+
+import os
+
+from containerfs.api.body import Body
+from containerfs.api.failures import error_object, failure
+from containerfs.api.types import RemoteFile
+from containerfs.cache.download import Download
+from containerfs.errors import NoSpace, ServerFault
+
+LARGEST_ERROR = 64 << 10  # bytes of an error text
+
+
+def total_size(download: Download, body: Body) -> int | None:
+    """The whole file's size as this answer declares it, checked against what was told before.
+
+    Raises:
+        ServerFault: They differ.
+    """
+    told = download.total
+    if body.total is not None and told is not None and body.total != told:
+        raise ServerFault(
+            f"file {download.file.id}: the answer has {body.total} bytes, {told} were told",
+            request_id=body.request_id,
+            retriable=False,
+        )
+    return body.total
+
+
+def is_same_version(download: Download, body: Body) -> bool:
+    """Whether this answer is about the version that there is some of, as far as etags tell."""
+    if download.etag is None or body.etag is None:
+        download.etag = download.etag or body.etag
+    return body.etag is None or download.etag == body.etag
+
+
+def check_version(download: Download, body: Body) -> None:
+    """Refuse the rest of another version than there is some of, which is forgotten.
+
+    Raises:
+        ServerFault: It is one.
+    """
+    if body.offset == 0:
+        download.etag = body.etag
+    elif not is_same_version(download, body):
+        download.forget()
+        raise ServerFault(
+            f"file {download.file.id}: it became another one", request_id=body.request_id
+        )
+
+
+def check_length(download: Download, body: Body, *, size: int) -> None:
+    """Refuse a body of another length than was told, or than an earlier stream has written.
+
+    Raises:
+        ServerFault: It is one.
+    """
+    told = download.total
+    content = download.content
+    is_mixed = content is not None and os.fstat(content.fd).st_size != size
+    if is_mixed or (told is not None and size != told):
+        raise ServerFault(
+            f"file {download.file.id}: {size} bytes came, {told} were told",
+            request_id=body.request_id,
+            retriable=False,
+        )
+
+
+def may_be_error(file: RemoteFile, body: Body) -> bool:
+    """Whether only its text can tell this answer from an error that was sent as a success."""
+    is_whole = body.size == body.total
+    is_json = (body.content_type or "").partition(";")[0].strip() == "application/json"
+    return file.size is None and is_json and is_whole and (body.total or 0) <= LARGEST_ERROR
+
+
+def check_is_content(download: Download, body: Body, *, size: int) -> None:
+    """Raise the error that the body describes, if it does.
+
+    Raises:
+        NoSpace: Nothing was kept that could be looked at.
+    """
+    what = f"file {download.file.id}"
+    if size > LARGEST_ERROR:
+        return
+    if download.content is None:
+        raise NoSpace(f"{what} does not fit the cache")
+    error = error_object(os.pread(download.content.fd, size, 0))
+    if error is not None:
+        raise failure(200, error, what=what, request_id=body.request_id)

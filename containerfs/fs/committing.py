@@ -1,0 +1,193 @@
+"""The end of a rename: tree, journal and caches change in one step.
+
+It comes after the server has all the new objects, and before anything else can look.
+"""
+
+import logging
+from collections.abc import Collection
+
+from containerfs.api.types import RemoteFile
+from containerfs.cache.content import ContentStore
+from containerfs.cache.metadata import Metadata
+from containerfs.cache.state import State
+from containerfs.errors import FileSystemError
+from containerfs.fs.moves import Move, made
+from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
+from containerfs.fs.objects import Objects
+from containerfs.fs.patterns import NamePatterns
+from containerfs.fs.removing import Removing
+from containerfs.fs.sending import Sending
+from containerfs.fs.transfer import Transfer
+from containerfs.fs.tree import Tree
+from containerfs.upload.journal import Journal
+
+log = logging.getLogger(__name__)
+
+
+class Commits:
+    """Lets files be what was sent of them under their new names."""
+
+    def __init__(
+        self,
+        *,
+        tree: Tree,
+        objects: Objects,
+        removing: Removing,
+        sending: Sending,
+        transfer: Transfer,
+        metadata: Metadata,
+        state: State,
+        store: ContentStore,
+        journal: Journal,
+        scratch: NamePatterns,
+    ) -> None:
+        self._tree = tree
+        self._objects = objects
+        self._removing = removing
+        self._sending = sending
+        self._transfer = transfer
+        self._metadata = metadata
+        self._state = state
+        self._store = store
+        self._journal = journal
+        self._scratch = scratch
+
+    def commit(
+        self,
+        node: Node,
+        new: Directory,
+        new_name: str,
+        target: Node | None,
+        moves: list[Move],
+    ) -> list[tuple[str, str]]:
+        """Change the tree, in one step.
+
+        Returns:
+            The objects that nobody shows any more, hidden and recorded, as (container, file id).
+        """
+        source = self._tree.container_of(node)
+        old_parent = node.parent
+        doomed: list[tuple[str, str]] = []
+        with self._state.transaction():
+            self._transfer.end(moves)
+            inherited = self._replace_target(target, node)
+            old_ids = {move.file.ino: move.file.remote_ids for move in moves}
+            sent = made(moves)
+            if old_parent is not None:
+                self._tree.keep_directory(old_parent)
+                self._tree.touch_directory(old_parent)
+            self._tree.move(node, new, new_name)
+            self._tree.touch_directory(new)
+            self._adjust_entries(node)
+            for move in moves:
+                doomed += self._finish(move, source, old_ids[move.file.ino], sent)
+            if isinstance(node, File) and inherited:
+                doomed += self._inherit(node, inherited, sent=bool(moves))
+        return doomed
+
+    def commit_exchange(self, one: Node, other: Node, moves: list[Move]) -> list[tuple[str, str]]:
+        """Swap two names, in one step; returns what `commit` does."""
+        sources = {move.file.ino: self._tree.container_of(move.file) for move in moves}
+        old_ids = {move.file.ino: move.file.remote_ids for move in moves}
+        one_parent, one_name = one.parent, one.name
+        other_parent, other_name = other.parent, other.name
+        assert one_parent is not None and other_parent is not None  # noqa: S101, PT018 - looked up
+        doomed: list[tuple[str, str]] = []
+        with self._state.transaction():
+            self._transfer.end(moves)
+            aside = f"{one_name}\0"  # no name that a program can give
+            self._tree.move(one, one_parent, aside)
+            self._tree.move(other, one_parent, one_name)
+            self._tree.move(one, other_parent, other_name)
+            for node in (one, other):
+                self._adjust_entries(node)
+            for move in moves:  # a server may have given the id of one to the other
+                self._objects.disown(move.file)
+            for move in moves:
+                source, ids = sources[move.file.ino], old_ids[move.file.ino]
+                doomed += self._finish(move, source, ids, made(moves))
+        return doomed
+
+    def _replace_target(self, target: Node | None, node: Node) -> tuple[str, ...]:
+        """Take the target's name away; returns the ids of what the server has of it."""
+        if target is None:
+            return ()
+        ids: tuple[str, ...] = ()
+        if isinstance(target, File):
+            replaces = target.entry.replaces if target.entry is not None else ()
+            ids = tuple(dict.fromkeys((*target.remote_ids, *replaces)))
+            self._removing.forget_file(target)
+        else:
+            self._tree.orphan(target)
+        log.debug("%r replaces an entry", node.name)
+        return ids
+
+    def _adjust_entries(self, node: Node) -> None:
+        """Unsent files are held or not by the names that they have now."""
+        below = node.walk() if isinstance(node, Directory) else ()
+        for each in (node, *below):
+            if isinstance(each, File) and each.entry is not None:
+                held = self._scratch.matches(each.name)
+                if held != each.entry.held:
+                    self._journal.update(each.entry, held=held)
+
+    def _finish(
+        self,
+        move: Move,
+        source: ContainerDirectory,
+        old_ids: tuple[str, ...],
+        made: Collection[tuple[str, str]],
+    ) -> list[tuple[str, str]]:
+        """Let the file be what was sent.
+
+        Args:
+            made: All that was sent: a server may have given an old object's id to a new one.
+        """
+        file, remote = move.file, move.remote
+        assert remote is not None  # noqa: S101 - all were sent
+        replaces = file.entry.replaces if move.spool is not None and file.entry is not None else ()
+        doomed = [
+            (source.remote.id, id)
+            for id in dict.fromkeys((*replaces, *old_ids))
+            if (source.remote.id, id) not in made
+        ]
+        if move.spool is not None:
+            self._objects.disown(file)
+            file.remote, file.older = None, ()
+            if file.entry is not None:
+                self._journal.update(file.entry, replaces=())
+            self._sending.sent(file, move.container, move.spool, remote)
+        else:
+            self._finish_clean(move, file, remote)
+        for pair in doomed:
+            self._metadata.forget(*pair)
+            self._journal.delete_later(*pair)
+        return doomed
+
+    def _finish_clean(self, move: Move, file: File, remote: RemoteFile) -> None:
+        size = file.size
+        if file.remote is not None:
+            try:
+                self._store.alias(file.remote, remote)
+            except FileSystemError as exc:  # it is only a cache
+                log.warning("%s", exc)
+        self._sending.replace_remote(file, move.container, remote, [])
+        file.true_size = size if remote.size is None else None
+        if file.entry is not None:  # written to meanwhile: its close sends it again
+            self._journal.update(file.entry, replaces=(remote.id,))
+
+    def _inherit(self, file: File, ids: tuple[str, ...], *, sent: bool) -> list[tuple[str, str]]:
+        """What the server has of the replaced file goes: now, or once the new one is there."""
+        container = self._tree.container_of(file)
+        if not sent and file.entry is not None:
+            replaces = tuple(dict.fromkeys((*file.entry.replaces, *ids)))
+            self._journal.update(file.entry, replaces=replaces)
+            for id in ids:
+                self._metadata.forget(container.remote.id, id)
+            return []
+        kept = set(file.remote_ids)
+        doomed = [(container.remote.id, id) for id in ids if id not in kept]
+        for pair in doomed:
+            self._metadata.forget(*pair)
+            self._journal.delete_later(*pair)
+        return doomed

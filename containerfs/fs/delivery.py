@@ -1,0 +1,83 @@
+"""Hands content to the server under a path, whatever it makes of the slashes in names."""
+
+from functools import partial
+
+from containerfs.api.types import RemoteFile
+from containerfs.cache.state import State
+from containerfs.errors import Expired, Invalid
+from containerfs.fs.containers import Containers
+from containerfs.fs.names import is_upload, stripped, upload_name
+from containerfs.fs.nodes import ContainerDirectory
+from containerfs.fs.patience import Patience
+from containerfs.upload.uploader import Uploader
+
+
+class Delivery:
+    """Uploads, and learns what names the server takes."""
+
+    def __init__(
+        self,
+        *,
+        containers: Containers,
+        state: State,
+        uploader: Uploader,
+        patience: Patience,
+    ) -> None:
+        self._containers = containers
+        self._state = state
+        self._uploader = uploader
+        self._patience = patience
+        self._flat: set[str] = set()  # containers that refuse slashes in names
+        self._deep: set[str] = set()  # containers that were seen to keep them
+
+    async def put(
+        self,
+        container: ContainerDirectory,
+        *,
+        path: str,
+        fd: int,
+        size: int,
+        may_be_there: bool = False,
+    ) -> RemoteFile:
+        """Send *size* bytes of *fd* as *path*; changes nothing but the server.
+
+        A server that refuses slashes in names gets the base name: the directory is kept here.
+        """
+        name = upload_name(path)
+        base = name.rpartition("/")[2]
+        if container.remote.id in self._flat:
+            name = base
+        with self._patience.waiting(f"sending {path!r}") as progress:
+            send = partial(
+                self._uploader.send,
+                container_id=container.remote.id,
+                fd=fd,
+                size=size,
+                known=partial(self._own_ids, container),
+                is_named=partial(self._is_named, container, name),
+                may_be_there=may_be_there,
+                progress=progress,
+            )
+            try:
+                remote = await send(name=name)
+            except Expired:
+                self._containers.expire(container)
+                raise
+            except Invalid:
+                if name == base or container.remote.id in self._deep:
+                    raise  # it is not the slashes
+                remote = await send(name=base)
+                self._flat.add(container.remote.id)
+        if len(stripped(remote.path, id=remote.id) or ()) > 1:
+            self._deep.add(container.remote.id)
+        return remote
+
+    def _is_named(self, container: ContainerDirectory, name: str, file: RemoteFile) -> bool:
+        """Whether *file* has the path that an upload as *name* gets, or its base name alone."""
+        may_be_flat = container.remote.id not in self._deep
+        return is_upload(file.path, name, id=file.id, may_be_flat=may_be_flat)
+
+    def _own_ids(self, container: ContainerDirectory) -> set[str]:
+        """The objects of *container* that are known to be something that was sent before."""
+        remembered = self._state.nodes(container.remote.id).values()
+        return {local.file_id for local in remembered if local.file_id is not None}

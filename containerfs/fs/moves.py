@@ -1,0 +1,101 @@
+"""Which files a rename has the server hold under a new name."""
+
+from dataclasses import dataclass
+
+from containerfs.api.types import RemoteFile
+from containerfs.cache.cachefile import Content
+from containerfs.errors import CrossDevice
+from containerfs.fs.names import components, stripped
+from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
+from containerfs.fs.patterns import NamePatterns
+from containerfs.upload.spool import Spool
+
+
+@dataclass(slots=True, kw_only=True)
+class Move:
+    """One file's way to its new name.
+
+    Attributes:
+        content: What to send, where it is here already; pinned until the rename is over.
+        remote: The object under the new name, once it is there.
+        intent: Number of the record that it is to be sent.
+        is_uncertain: It failed, and may have arrived nevertheless: the record stays.
+        spool: What was sent, where it was unsent content.
+    """
+
+    file: File
+    container: ContainerDirectory
+    path: str
+    content: Content | None = None
+    remote: RemoteFile | None = None
+    spool: Spool | None = None
+    intent: int | None = None
+    is_uncertain: bool = False
+
+
+class Plans:
+    """Says which moves a rename takes."""
+
+    def __init__(self, *, scratch: NamePatterns, limit: int, sends_at_once: bool) -> None:
+        """Args:
+        limit: Files that a directory may hold to be renamed in place.
+        sends_at_once: A file that is not on the server yet is to be there under its new name.
+        """
+        self._scratch = scratch
+        self._limit = limit
+        self._sends_at_once = sends_at_once
+
+    def plan(self, node: Node, container: ContainerDirectory, base: str) -> list[Move]:
+        """The files that the server must get under a new name.
+
+        Raises:
+            CrossDevice: There are too many, or one that is being written has an old object in
+                another container, which must stay until the new content is sent.
+        """
+        if isinstance(node, File):
+            found = [(node, base)]
+        elif isinstance(node, Directory):
+            start = len(node.path)
+            found = [
+                (each, base + each.path[start:]) for each in node.walk() if isinstance(each, File)
+            ]
+        else:
+            found = []
+        moves = [
+            Move(file=file, container=container, path=path)
+            for file, path in found
+            if self._must_be_sent(file, container, path, alone=file is node)
+        ]
+        sent = {move.file.ino for move in moves}
+        for file, _ in found:
+            is_elsewhere = file.container is not container and file.ino not in sent
+            if is_elsewhere and (file.remote_ids or (file.entry and file.entry.replaces)):
+                raise CrossDevice(f"{file.path!r} has changes that are not sent yet")
+        if len(moves) > self._limit:
+            raise CrossDevice(f"{len(moves)} files are more than rename_limit ({self._limit})")
+        return moves
+
+    def _must_be_sent(
+        self, file: File, container: ContainerDirectory, path: str, *, alone: bool
+    ) -> bool:
+        is_here = file.container is container
+        if is_here and self._scratch.matches(path.rpartition("/")[2]):
+            return False  # it stays here under the new name; what the server has of it stays there
+        if file.spool is not None:
+            # Else its own close sends it, or what was begun by its close.
+            return alone and bool(file.size) and not file.writers and self._sends_at_once
+        if file.remote is None:
+            return False
+        return not is_here or not is_named(file.remote, path)
+
+
+def made(moves: list[Move]) -> set[tuple[str, str]]:
+    """The objects under the new names, as (container id, file id)."""
+    return {(move.container.remote.id, move.remote.id) for move in moves if move.remote is not None}
+
+
+def is_named(remote: RemoteFile, path: str) -> bool:
+    """Whether the server's object already has the name that *path* asks for."""
+    parts = components(remote.path, id=remote.id)
+    wanted = tuple(path.split("/"))
+    return wanted in (parts, stripped(remote.path, id=remote.id))

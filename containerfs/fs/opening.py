@@ -1,0 +1,142 @@
+"""Opening files, and making new ones."""
+
+import logging
+import os
+
+from containerfs.errors import Exists, FileSystemError, IsADirectory, Stale
+from containerfs.fs.attributes import now_ns
+from containerfs.fs.closing import Closing
+from containerfs.fs.handles import FileHandle, Handles
+from containerfs.fs.namespace import Namespace
+from containerfs.fs.nodes import Directory, File
+from containerfs.fs.permissions import check_can_change, check_writable
+from containerfs.fs.places import Places
+from containerfs.fs.prefetch import Prefetch
+from containerfs.fs.reading import Reading
+from containerfs.fs.spooling import Spooling
+from containerfs.fs.tree import Tree
+from containerfs.fs.writing import Writing
+from containerfs.upload.spool import SpoolDirectory
+
+log = logging.getLogger(__name__)
+
+
+class Opening:
+    """Gives out handles of files."""
+
+    def __init__(
+        self,
+        *,
+        handles: Handles[FileHandle],
+        tree: Tree,
+        places: Places,
+        namespace: Namespace,
+        reading: Reading,
+        writing: Writing,
+        closing: Closing,
+        spooling: Spooling,
+        spools: SpoolDirectory,
+        prefetch: Prefetch,
+    ) -> None:
+        self._handles = handles
+        self._tree = tree
+        self._places = places
+        self._namespace = namespace
+        self._reading = reading
+        self._writing = writing
+        self._closing = closing
+        self._spooling = spooling
+        self._spools = spools
+        self._prefetch = prefetch
+
+    async def open(self, file: File, flags: int, *, pid: int = 0) -> tuple[int, bool]:
+        """Open *file*.
+
+        Args:
+            pid: The process that does.
+
+        Returns:
+            The handle, and whether what the kernel has cached of the content still holds.
+
+        Raises:
+            Stale: It is gone; the kernel looks the name up again.
+            NotFound: The server lists it and does not have it.
+            ReadOnly, NotPermitted: It can't be written.
+        """
+        if file.spool is None and file.parent is not None:
+            await self._namespace.refresh(file)
+        if file.parent is None and not file.opens:
+            raise Stale(f"inode {file.ino} is gone")
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        if writes or flags & os.O_TRUNC:
+            check_writable(file)
+        if file.size is None and not flags & os.O_TRUNC:
+            await self._reading.find_size(file)
+        if not writes:
+            self._prefetch.opened(file, pid)
+        fh = self._add_handle(file, flags)
+        keep_cache, file.pages_valid = file.pages_valid, True
+        if flags & os.O_TRUNC and file.size != 0:
+            try:
+                await self._writing.truncate(file, 0)
+                self._handles[fh].wrote = True
+            except BaseException:
+                self._closing.release(fh)
+                raise
+            keep_cache = False
+        return fh, keep_cache
+
+    def create(
+        self, directory: Directory, name: str, mode: int, flags: int, *, uid: int, gid: int
+    ) -> tuple[int, File]:
+        """Make and open a new file; nothing is sent yet.
+
+        Raises:
+            Exists: The name is taken.
+            NotPermitted, ReadOnly: No files can be made there.
+            NoSpace, LocalFault: The spool can't be made.
+        """
+        check_can_change(directory)
+        if name in directory.children:
+            raise Exists(name)
+        spool = self._spools.new()
+        file = self._places.new_file(directory, name)
+        local = self._tree.local(file)
+        local.mode, local.uid, local.gid = mode & 0o7777, uid, gid
+        local.atime_ns = local.mtime_ns = local.ctime_ns = now_ns()
+        try:
+            self._spooling.take_spool(file, spool)
+            self._tree.touch_directory(directory)
+        except FileSystemError:
+            self._take_back(file)
+            raise
+        return self._add_handle(file, flags), file
+
+    def _take_back(self, file: File) -> None:
+        """*file* could not be made: nothing of it stays, but what the journal can't forget."""
+        try:
+            self._spooling.drop_changes(file)
+            self._tree.orphan(file)
+        except FileSystemError as exc:
+            log.warning("%r could not be taken back: %s", file.name, exc)
+
+    def _add_handle(self, file: File, flags: int) -> int:
+        handle = FileHandle(file, flags)
+        file.opens += 1
+        file.writers += handle.can_write
+        return self._handles.add(handle)
+
+    def existing(self, directory: Directory, name: str, flags: int) -> File | None:
+        """The file that an `open` with O_CREAT finds in place of making one.
+
+        Raises:
+            Exists, IsADirectory: What is there can't be opened so.
+        """
+        node = directory.children.get(name)
+        if node is None:
+            return None
+        if isinstance(node, Directory) and not flags & os.O_EXCL:
+            raise IsADirectory(name)
+        if flags & os.O_EXCL or not isinstance(node, File):
+            raise Exists(name)
+        return node

@@ -1,0 +1,117 @@
+"""The content of files, from the spool, from the cache, or downloaded as far as it is wanted."""
+
+from containerfs.api.types import RemoteFile
+from containerfs.cache.cachefile import Content
+from containerfs.cache.content import ContentStore
+from containerfs.cache.download import Download
+from containerfs.cache.downloads import Downloads
+from containerfs.errors import NotFound
+from containerfs.fs.handles import FileHandle, Handles
+from containerfs.fs.namespace import Namespace
+from containerfs.fs.nodes import File
+from containerfs.fs.patience import Patience
+
+ALL = 1 << 62  # an offset past the end of every file
+
+
+class Reading:
+    """Reads open files; gets whole contents for who changes them."""
+
+    def __init__(
+        self,
+        *,
+        handles: Handles[FileHandle],
+        namespace: Namespace,
+        store: ContentStore,
+        downloads: Downloads,
+        patience: Patience,
+    ) -> None:
+        self._handles = handles
+        self._namespace = namespace
+        self._store = store
+        self._downloads = downloads
+        self._patience = patience
+
+    async def read(self, fh: int, offset: int, size: int) -> bytes:
+        """Up to *size* bytes; fewer only at the end.
+
+        Raises:
+            NotFound: The server does not have what it listed.
+            FileSystemError: The content can't be had.
+        """
+        file = self._handles[fh].file
+        while True:
+            if file.spool is not None:
+                return file.spool.read(offset, size)
+            if file.content is not None:
+                return file.content.read(offset, size)
+            if file.remote is None or offset >= (
+                file.size if file.size is not None else offset + 1
+            ):
+                return b""
+            download = self._find_content(file, file.remote)
+            if download is not None:
+                return await self._receive(file, download, offset, size)
+
+    def _find_content(self, file: File, remote: RemoteFile) -> Download | None:
+        """The download of the file's content; None where `file.content` has it."""
+        if file.download is not None and not file.download.is_over:
+            return file.download
+        if file.download is not None:
+            self._downloads.leave(file.download)
+            file.download = None
+        file.content = self._store.pin(remote)
+        if file.content is not None:
+            return None
+        file.download = self._downloads.join(remote)
+        return file.download
+
+    async def _receive(self, file: File, download: Download, offset: int, size: int) -> bytes:
+        try:
+            data = await self._downloads.read(download, offset, size)
+        except NotFound:
+            await self._namespace.lost(file)
+            raise
+        if download.is_complete:
+            file.true_size = download.total
+        return data
+
+    async def find_size(self, file: File) -> int:
+        """The size of a file that the server does not tell the size of, asked for once a version.
+
+        Raises:
+            NotFound: The server lists it and does not have it; it leaves the directory.
+        """
+        remote = file.remote
+        if file.size is not None or remote is None:
+            return file.size or 0
+        size = self._store.size_of(remote)
+        if size is None:
+            try:
+                size = await self._downloads.probe(remote)
+            except NotFound:
+                await self._namespace.lost(file)
+                raise
+        if file.remote is remote:
+            file.true_size = size
+        return size
+
+    async def whole(self, file: File) -> Content:
+        """The complete content of a clean file, pinned for the caller; downloaded if need be."""
+        remote = file.remote
+        if remote is None:
+            raise NotFound(f"{file.path!r} has no content on the server")
+        while (content := self._store.pin(remote)) is None:
+            download = self._downloads.join(remote, whole=True)
+            try:
+                with self._patience.waiting(f"fetching {file.path!r}") as progress:
+                    await download.wait_for(ALL, progress=progress)
+                content = self._store.pin(remote)  # one that does not fit goes with its last pin
+                if content is not None:
+                    return content
+            except NotFound:
+                await self._namespace.lost(file)
+                raise
+            finally:
+                self._downloads.leave(download)
+        return content

@@ -1,0 +1,191 @@
+"""Notices programs that open one small file after the other, and tells what they open next.
+
+Their opens come in one of two orders, by name or (GNU cp and others, for the sake of disks) by
+inode number. Who goes from one directory to the next of the same parent is followed there.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
+
+GAP = 32  # places that a program may skip and still be reading in order (`grep --include`)
+DIRECTORIES_GAP = 8  # directories that it may skip
+RUN = 2  # opens in order before anything is fetched
+FIRST_WINDOW = 8  # files ahead; doubles with each further open in order
+LAST_WINDOW = 256
+
+
+def _by_name(node: Node) -> Any:
+    return node.name
+
+
+def _by_number(node: Node) -> Any:
+    return node.ino
+
+
+KEYS: tuple[Callable[[Node], Any], ...] = (_by_name, _by_number)
+
+
+class Siblings:
+    """The directories of one parent, in each order."""
+
+    __slots__ = ("_count", "_parent", "_places", "orders")
+
+    def __init__(self, parent: Directory) -> None:
+        directories = [node for node in parent.children.values() if isinstance(node, Directory)]
+        self.orders = tuple(sorted(directories, key=key) for key in KEYS)
+        self._places = tuple(
+            {directory.ino: place for place, directory in enumerate(order)} for order in self.orders
+        )
+        self._parent, self._count = parent, len(parent.children)
+
+    def are_of(self, parent: Directory) -> bool:
+        return parent is self._parent and len(parent.children) == self._count
+
+    def follows(self, directory: Directory, other: Directory) -> bool:
+        """Whether *directory* comes soon after *other* in one of the orders."""
+        return any(
+            0 < places.get(directory.ino, 0) - places.get(other.ino, len(places)) <= DIRECTORIES_GAP
+            for places in self._places
+        )
+
+    def after(self, directory: Directory, order: int) -> Iterator[Directory]:
+        """Those that come after *directory*."""
+        place = self._places[order].get(directory.ino, len(self.orders[order]))
+        return islice(self.orders[order], place + 1, None)
+
+
+class Order:
+    """Small files in one order, and how far a program got in it."""
+
+    __slots__ = (
+        "_ahead",
+        "_files",
+        "_following",
+        "_is_small",
+        "_key",
+        "_known",
+        "_place",
+        "_places",
+        "run",
+    )
+
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        key: Callable[[Node], Any],
+        following: Iterator[Directory],
+        is_small: Callable[[File], bool],
+    ) -> None:
+        """Args:
+        directory: The one that is read first.
+        following: Those that would be next.
+        """
+        self._key = key
+        self._following = following
+        self._is_small = is_small
+        self._files: list[File] = []
+        self._places: dict[int, int] = {}
+        self._known: set[int] = set()
+        self._place = -1
+        self._ahead = 0  # files before this place were looked at
+        self.run = 0
+        self._add(directory)
+
+    def _add(self, directory: Directory) -> None:
+        files = (node for node in directory.children.values() if isinstance(node, File))
+        found = sorted(filter(self._is_small, files), key=self._key)
+        start = len(self._files)
+        self._places.update({file.ino: place for place, file in enumerate(found, start)})
+        self._files += found
+        self._known.add(directory.ino)
+
+    def reach(self, directory: Directory) -> None:
+        """*directory* is read now, which comes soon."""
+        for each in islice(self._following, DIRECTORIES_GAP):
+            if directory.ino in self._known:
+                break
+            self._add(each)
+
+    def opened(self, file: File) -> None:
+        place = self._places.get(file.ino)
+        if place is None:
+            return
+        if self._place >= 0 and 0 < place - self._place <= GAP:
+            self.run += 1
+        elif place != self._place:
+            self.run, self._ahead = 0, place + 1
+        self._place = place
+
+    def next_files(self, *, crosses: bool) -> list[File]:
+        """Those to be fetched now, each given once.
+
+        Args:
+            crosses: The program goes on from directory to directory.
+        """
+        if self.run < RUN:
+            return []
+        window = min(FIRST_WINDOW << min(self.run - RUN, 8), LAST_WINDOW)
+        start, end = max(self._ahead, self._place + 1), self._place + 1 + window
+        if crosses and end > len(self._files):
+            for directory in islice(self._following, window):
+                self._add(directory)
+                if end <= len(self._files):
+                    break
+        end = min(end, len(self._files))  # more may follow there
+        self._ahead = max(end, self._ahead)
+        return self._files[start:end]
+
+
+class Scan:
+    """The opens of files of one directory, or of several that follow one another.
+
+    Attributes:
+        directory: The one that was read last.
+        count: How many opens there were.
+        last: When the last one was.
+        crosses: It went from one directory to the next.
+        orders: The orders that it may have; none before it was noticed.
+    """
+
+    __slots__ = ("count", "crosses", "directory", "last", "orders")
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self.count = 0
+        self.last = 0.0
+        self.crosses = False
+        self.orders: tuple[Order, ...] = ()
+
+    def begin(self, siblings: Siblings | None, is_small: Callable[[File], bool]) -> None:
+        """It is noticed from now on."""
+        self.orders = tuple(
+            Order(
+                self.directory,
+                key=key,
+                following=iter(()) if siblings is None else siblings.after(self.directory, number),
+                is_small=is_small,
+            )
+            for number, key in enumerate(KEYS)
+        )
+
+    def cross(self, directory: Directory) -> None:
+        """It goes on in *directory*."""
+        self.directory, self.crosses = directory, True
+        for order in self.orders:
+            order.reach(directory)
+
+    def opened(self, file: File) -> list[File]:
+        """It opened *file*; returns what is to be fetched now."""
+        for order in self.orders:
+            order.opened(file)
+        leading = max(self.orders, key=lambda order: order.run)
+        return leading.next_files(crosses=self.crosses)
+
+
+def parent_of(directory: Directory) -> Directory | None:
+    """Where the directories are that a program may go on to; it stays in its container."""
+    return None if isinstance(directory, ContainerDirectory) else directory.parent

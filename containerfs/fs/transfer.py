@@ -1,0 +1,198 @@
+"""The server's side of a rename: all new objects are made, or none stays."""
+
+from contextlib import AsyncExitStack, ExitStack
+
+import trio
+
+from containerfs.cache.content import ContentStore
+from containerfs.cache.metadata import Metadata
+from containerfs.cache.state import State
+from containerfs.errors import FileSystemError, TimedOut, Uncertain
+from containerfs.fs.delivery import Delivery
+from containerfs.fs.keeping import Keeping
+from containerfs.fs.moves import Move, is_named
+from containerfs.fs.nodes import Directory, File, Node
+from containerfs.fs.reading import Reading
+from containerfs.fs.sending import Sending
+from containerfs.fs.spooling import Spooling
+from containerfs.fs.tree import Tree
+from containerfs.upload.intents import Intents, Rename
+from containerfs.upload.uploader import Uploader
+
+PARALLEL = 16  # files of a directory on their way at once
+
+
+class Transfer:
+    """Sends files under their new names, and deletes their old objects."""
+
+    def __init__(
+        self,
+        *,
+        tree: Tree,
+        reading: Reading,
+        spooling: Spooling,
+        sending: Sending,
+        delivery: Delivery,
+        metadata: Metadata,
+        state: State,
+        store: ContentStore,
+        intents: Intents,
+        uploader: Uploader,
+        keeping: Keeping,
+    ) -> None:
+        self._tree = tree
+        self._reading = reading
+        self._spooling = spooling
+        self._sending = sending
+        self._delivery = delivery
+        self._metadata = metadata
+        self._state = state
+        self._store = store
+        self._intents = intents
+        self._uploader = uploader
+        self._keeping = keeping
+
+    async def lock(
+        self, locks: AsyncExitStack, moves: list[Move], node: Node, target: Node | None
+    ) -> None:
+        """Wait until nothing else changes what the server has of these; plan anew after it."""
+        files = {move.file.ino: move.file for move in moves}
+        for above in (node, target):
+            below = above.walk() if isinstance(above, Directory) else ()
+            for each in (above, *below):
+                if isinstance(each, File) and (each.spool is not None or each is above):
+                    files[each.ino] = each  # it may be on its way under its old name
+        for _, file in sorted(files.items()):
+            await locks.enter_async_context(file.changing)
+
+    async def send(self, moves: list[Move]) -> None:
+        """Have the server hold every file under its new name too, or, after an error, none."""
+        errors: list[FileSystemError] = []
+        slots = trio.CapacityLimiter(PARALLEL)
+        await self._begin(moves)
+
+        async def send(move: Move) -> None:
+            async with slots:
+                if errors:
+                    return
+                try:
+                    await self._send_one(move)
+                except FileSystemError as exc:
+                    move.is_uncertain = isinstance(exc, Uncertain | TimedOut)
+                    errors.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for move in moves:
+                nursery.start_soon(send, move)
+        if errors:
+            await self._take_back(moves)
+            raise errors[0]
+
+    async def _begin(self, moves: list[Move]) -> None:
+        """Record what is about to be done, so that the next mount can undo or finish it."""
+        if not moves:
+            return
+        with self._state.transaction():
+            for move in moves:
+                file, source, target = move.file, move.file.container, move.container
+                if source is None:
+                    continue
+                at_path = self._tree.find(target, move.path)
+                replaced = at_path if isinstance(at_path, File) else None
+                listed = target.listing.entries if target.listing is not None else ()
+                move.intent = self._intents.begin(
+                    Rename(
+                        container_id=target.remote.id,
+                        path=move.path,
+                        size=file.size or 0,
+                        known=tuple(each.id for each in listed if is_named(each, move.path)),
+                        replaces=replaced.remote_ids if replaced is not None else (),
+                        source_id=source.remote.id,
+                        source_path=file.path,
+                        source_objects=file.remote_ids,
+                        entry_id=file.entry.id if file.entry is not None else None,
+                    )
+                )
+        await self._state.sync()
+
+    def end(self, moves: list[Move]) -> None:
+        """Forget the records of what was to be done: it is, or was taken back."""
+        for move in moves:
+            if move.intent is not None:
+                self._intents.end(move.intent)
+
+    async def _send_one(self, move: Move) -> None:
+        file = move.file
+        if file.spool is not None:
+            move.spool = file.spool
+            move.remote = await self._sending.upload(file, container=move.container, path=move.path)
+            return
+        with ExitStack() as pins:
+            content = move.content
+            if content is None:
+                content = await self._reading.whole(file)
+                pins.callback(self._store.unpin, content)
+            move.remote = await self._delivery.put(
+                move.container, path=move.path, fd=content.fd, size=content.size or 0
+            )
+
+    async def _take_back(self, moves: list[Move]) -> None:
+        pairs = []
+        for move in moves:
+            if move.remote is None or move.remote.id in move.file.remote_ids:
+                continue
+            victim = self._tree.find(move.container, move.path)
+            if isinstance(victim, File) and await self._is_overwritten(victim, move):
+                await self._spooling.make_dirty(victim)
+                self._sending.send_soon(victim)
+                if move.remote.id in victim.remote_ids:
+                    continue
+            pairs.append((move.container.remote.id, move.remote.id))
+            self._metadata.forget(*pairs[-1])
+        await self.delete(pairs)
+        self.end([move for move in moves if not move.is_uncertain])
+        await self._state.sync()  # else the next mount takes back what comes to this name later
+
+    async def _is_overwritten(self, victim: Node | None, move: Move) -> bool:
+        """Whether the server gave the name of *victim* to what was sent, or does not tell."""
+        if not isinstance(victim, File) or victim.remote is None or move.remote is None:
+            return False
+        if move.remote.id in victim.remote_ids:
+            return True
+        try:
+            return await self._uploader.find(move.container.remote.id, victim.remote.id) is None
+        except FileSystemError:
+            return True
+
+    async def delete_source(self, moves: list[Move], target: Node | None) -> set[tuple[str, str]]:
+        """Delete a single file's old object while the rename can still be taken back.
+
+        It can't where the server has overwritten the target: then the old object goes later.
+
+        Returns:
+            What is gone, as (container id, file id).
+        """
+        if len(moves) != 1 or moves[0].spool is not None:
+            return set()
+        file, remote = moves[0].file, moves[0].remote
+        container = file.container
+        gone: set[tuple[str, str]] = set()
+        if container is None or remote is None or file.remote is None:
+            return gone
+        try:
+            for id in file.remote_ids:
+                if id != remote.id:
+                    await self._uploader.remove(container.remote.id, id)
+                    gone.add((container.remote.id, id))
+        except FileSystemError:
+            if not gone and not await self._is_overwritten(target, moves[0]):
+                await self._take_back(moves)
+                raise
+        return gone
+
+    async def delete(self, pairs: list[tuple[str, str]]) -> None:
+        """Delete objects, given as (container id, file id), side by side."""
+        await self._keeping.settle()
+        async with trio.open_nursery() as nursery:
+            for container_id, file_id in pairs:
+                nursery.start_soon(self._uploader.delete, container_id, file_id)

@@ -1,0 +1,253 @@
+"""The parts of a mount in groups, each built on those before it."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import trio
+
+from containerfs.api.client import Client
+from containerfs.cache.boot import Boot
+from containerfs.cache.content import ContentStore
+from containerfs.cache.downloads import Downloads
+from containerfs.cache.metadata import Metadata
+from containerfs.cache.state import State
+from containerfs.fs.closing import Closing
+from containerfs.fs.conflicts import Conflicts
+from containerfs.fs.containers import Containers
+from containerfs.fs.delivery import Delivery
+from containerfs.fs.handles import FileHandle, Handles
+from containerfs.fs.inodes import Inodes
+from containerfs.fs.keeping import Keeping
+from containerfs.fs.namespace import Namespace
+from containerfs.fs.nodes import Directory
+from containerfs.fs.objects import Objects
+from containerfs.fs.opening import Opening
+from containerfs.fs.patience import Patience
+from containerfs.fs.patterns import NamePatterns
+from containerfs.fs.places import Places
+from containerfs.fs.prefetch import Prefetch
+from containerfs.fs.reading import Reading
+from containerfs.fs.reconciling import Reconciliation
+from containerfs.fs.recovery import Recovery
+from containerfs.fs.sending import Sending
+from containerfs.fs.spooling import Spooling
+from containerfs.fs.tree import Tree
+from containerfs.fs.writeback import WriteBack
+from containerfs.fs.writing import Writing
+from containerfs.options import Options
+from containerfs.upload.intents import Intents
+from containerfs.upload.journal import Journal
+from containerfs.upload.spool import SpoolDirectory
+from containerfs.upload.uploader import Uploader
+
+
+class Storage:
+    """What is kept on this machine, and the ways to the server."""
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        state: State,
+        directory: Path,
+        options: Options,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.client = client
+        self.state = state
+        connection = state.connection
+        self.journal = Journal(connection, on_rollback=self.state.on_rollback)
+        self.intents = Intents(connection, on_rollback=self.state.on_rollback)
+        self.spools = SpoolDirectory(directory / "spool")
+        boot = Boot(state)
+        if boot.is_new:
+            for name, content in self.journal.kept:
+                self.spools.restore(name, content)
+            with state.transaction():
+                self.journal.doubt(is_there=lambda name: self.spools.open(name) is not None)
+        entries = [*self.journal.entries, *self.journal.doubtful]
+        self.spools.remove_others({entry.spool for entry in entries})
+        self.store = ContentStore(
+            directory=directory / "content",
+            connection=connection,
+            limit=options.cache_size,
+            after_power_cut=boot.is_new,
+        )
+        boot.remember()
+        self.metadata = Metadata(
+            client=self.client, state=self.state, ttl=options.ttl, nursery=nursery
+        )
+        self.downloads = Downloads(
+            client=self.client,
+            store=self.store,
+            nursery=nursery,
+            max_size=_largest(options),
+            op_timeout=options.op_timeout,
+        )
+        self.uploader = Uploader(client=self.client, journal=self.journal, nursery=nursery)
+
+
+class Shown:
+    """The tree, and what keeps it in line with the server."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        options: Options,
+        on_change: Callable[[Iterable[Directory]], None],
+        nursery: trio.Nursery,
+    ) -> None:
+        self.tree = Tree(state=storage.state, journal=storage.journal, inodes=Inodes())
+        self.places = Places(tree=self.tree)
+        self.objects = Objects(tree=self.tree, places=self.places, metadata=storage.metadata)
+        self.reconciliation = Reconciliation(
+            tree=self.tree,
+            places=self.places,
+            objects=self.objects,
+            state=storage.state,
+            journal=storage.journal,
+            spools=storage.spools,
+            raw_names=options.raw_names,
+            on_change=on_change,
+        )
+        self.containers = Containers(
+            tree=self.tree,
+            reconciliation=self.reconciliation,
+            metadata=storage.metadata,
+            state=storage.state,
+            journal=storage.journal,
+            show_expired=options.show_expired,
+        )
+        self.conflicts = Conflicts(
+            reconciliation=self.reconciliation,
+            metadata=storage.metadata,
+            journal=storage.journal,
+            uploader=storage.uploader,
+            nursery=nursery,
+        )
+        self.namespace = Namespace(
+            tree=self.tree,
+            containers=self.containers,
+            reconciliation=self.reconciliation,
+            conflicts=self.conflicts,
+            metadata=storage.metadata,
+        )
+
+
+class Sends:
+    """What gets changed files to the server."""
+
+    def __init__(
+        self, *, storage: Storage, shown: Shown, options: Options, nursery: trio.Nursery
+    ) -> None:
+        self.patience = Patience(options.op_timeout)
+        storage.client.on_pause(self.patience.put_off)
+        self.delivery = Delivery(
+            containers=shown.containers,
+            state=storage.state,
+            uploader=storage.uploader,
+            patience=self.patience,
+        )
+        self.keeping = Keeping(journal=storage.journal, state=storage.state)
+        self.sending = Sending(
+            tree=shown.tree,
+            objects=shown.objects,
+            metadata=storage.metadata,
+            state=storage.state,
+            store=storage.store,
+            journal=storage.journal,
+            uploader=storage.uploader,
+            nursery=nursery,
+            delivery=self.delivery,
+            conflicts=shown.conflicts,
+            keeping=self.keeping,
+            empty_delay=options.empty_delay,
+        )
+        self.recovery = Recovery(
+            tree=shown.tree,
+            namespace=shown.namespace,
+            journal=storage.journal,
+            sending=self.sending,
+            nursery=nursery,
+        )
+        self.write_back = WriteBack(
+            sending=self.sending, keeping=self.keeping, delay=options.write_back
+        )
+
+
+class OpenFiles:
+    """What serves open files."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        shown: Shown,
+        sends: Sends,
+        scratch: NamePatterns,
+        options: Options,
+        mountpoint: Path,
+        nursery: trio.Nursery,
+    ) -> None:
+        handles: Handles[FileHandle] = Handles()
+        self.reading = Reading(
+            handles=handles,
+            namespace=shown.namespace,
+            store=storage.store,
+            downloads=storage.downloads,
+            patience=sends.patience,
+        )
+        self.spooling = Spooling(
+            tree=shown.tree,
+            objects=shown.objects,
+            reading=self.reading,
+            state=storage.state,
+            store=storage.store,
+            journal=storage.journal,
+            spools=storage.spools,
+            scratch=scratch,
+        )
+        self.writing = Writing(
+            handles=handles,
+            tree=shown.tree,
+            reading=self.reading,
+            spooling=self.spooling,
+            sending=sends.sending,
+            max_file_size=options.max_file_size,
+        )
+        self.closing = Closing(
+            handles=handles,
+            tree=shown.tree,
+            spooling=self.spooling,
+            sending=sends.sending,
+            store=storage.store,
+            downloads=storage.downloads,
+            write_back=sends.write_back,
+            keeping=sends.keeping,
+            transient=NamePatterns(options.transient),
+            transient_delay=options.empty_delay,
+            mountpoint=mountpoint,
+        )
+        self.opening = Opening(
+            handles=handles,
+            tree=shown.tree,
+            places=shown.places,
+            namespace=shown.namespace,
+            reading=self.reading,
+            writing=self.writing,
+            closing=self.closing,
+            spooling=self.spooling,
+            spools=storage.spools,
+            prefetch=Prefetch(
+                downloads=storage.downloads,
+                store=storage.store,
+                nursery=nursery,
+                largest=options.prefetch_small,
+            ),
+        )
+
+
+def _largest(options: Options) -> int:
+    """The longest body that is taken where no length was declared."""
+    return max(options.max_file_size, options.cache_size)

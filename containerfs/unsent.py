@@ -1,0 +1,133 @@
+"""What of an account is on this machine only: shown, and given up when its owner says so.
+
+Reading works beside a running mount, after one was killed, and where nothing can be written.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+from urllib.parse import quote
+
+from containerfs.accounts import STATE, Account, has_state
+from containerfs.cache.state import State, open_state
+from containerfs.errors import from_os_error
+from containerfs.upload.journal import LOST_SPOOLS, Entry, Journal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsent:
+    """A file whose newest content is on this machine only.
+
+    Attributes:
+        path: Where the mount shows it, below the mount point; of what is nameless, a made-up one.
+        spool: The file that holds the content.
+        size: Bytes; None where the spool is lost.
+        state: In a word: "local" stays here by its name, "failed" was tried, "waiting" was not,
+            and "nameless" is what was unsent when the state was lost: no mount sends it.
+        error: Why the last attempt to send it failed, in words.
+    """
+
+    path: str
+    spool: Path
+    size: int | None
+    state: Literal["waiting", "failed", "local", "nameless"]
+    error: str | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it should be on the server."""
+        return self.state in ("waiting", "failed")
+
+
+def find(account: Account) -> list[Unsent]:
+    """What of *account* is not on the server, oldest first, and last what lost its name.
+
+    Works beside a running mount and where nothing can be written; changes nothing.
+    """
+    names: dict[str, str] = {}
+    entries: list[Entry] = []
+    if has_state(account.directory):
+        with _readable(account.directory) as state:
+            names = state.container_names()
+            entries = Journal(state.connection).entries
+    found = [_described(entry, account, names) for entry in entries]
+    for spool in _nameless(account.directory):
+        path = f"{spool.parent.name}/{spool.name}"
+        found.append(Unsent(path=path, spool=spool, size=_size(spool), state="nameless"))
+    return found
+
+
+def discard(account: Account) -> int:
+    """Forget all that is unsent, temporary files too; the caller has the folder's lock.
+
+    Returns:
+        How many files were given up.
+    """
+    doomed = find(account)
+    if has_state(account.directory):
+        with open_state(account.directory / STATE) as state:
+            journal = Journal(state.connection)
+            for entry in journal.entries:
+                journal.forget(entry)
+    for each in doomed:
+        each.spool.unlink(missing_ok=True)
+    for folder in account.directory.glob(LOST_SPOOLS):
+        folder.rmdir()
+    return len(doomed)
+
+
+@contextmanager
+def _readable(directory: Path) -> Iterator[State]:
+    """The state as it is; SQLite must write to read, so where it can't, a copy is opened."""
+    path = directory / STATE
+    if os.access(directory, os.W_OK) and os.access(path, os.W_OK):
+        with open_state(path) as state:
+            yield state
+        return
+    with TemporaryDirectory() as place:
+        try:
+            for name in (STATE, f"{STATE}-wal"):
+                if (directory / name).exists():
+                    shutil.copyfile(directory / name, Path(place) / name)
+        except OSError as exc:
+            raise from_os_error(exc, f"reading {path}") from exc
+        with open_state(Path(place) / STATE) as state:
+            yield state
+
+
+def _described(entry: Entry, account: Account, names: dict[str, str]) -> Unsent:
+    spool = account.directory / "spool" / entry.spool
+    container = names.get(entry.container_id) or _as_name(entry.container_id)
+    state: Literal["waiting", "failed", "local"] = "failed" if entry.error else "waiting"
+    return Unsent(
+        path=os.path.join(container, entry.path),
+        spool=spool,
+        size=_size(spool),
+        state="local" if entry.held else state,
+        error=entry.error,
+    )
+
+
+def _nameless(directory: Path) -> list[Path]:
+    """The spools that no journal names any more."""
+    folders = sorted(directory.glob(LOST_SPOOLS))
+    if not has_state(directory):
+        folders.append(directory / "spool")
+    return [spool for folder in folders for spool in sorted(folder.glob("*"))]
+
+
+def _as_name(id: str) -> str:
+    """A container's id as a name that leads nowhere else, whatever a server makes its ids of."""
+    return quote(id, safe="").replace(".", "%2E")[:255] or "%00"
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return None
