@@ -55,6 +55,7 @@ import pytest
 
 _KEY = re.compile(r"\bsk-\w{3,}")
 _BOUNDARY = "a-boundary-that-no-test-writes"
+_SHORT = {"api", "cache", "fs", "server", "upload"}  # directories of tests that take no mount
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,6 +63,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # several processes share the tests: what is long goes first
+        items.sort(key=lambda item: item.path.parent.name in _SHORT)
     if not config.getoption("--deep"):
         skip = pytest.mark.skip(reason="runs only with --deep")
         for item in items:
@@ -177,7 +180,7 @@ class Server:
         assert process.stdout is not None
         if process.poll() is None:
             os.kill(process.pid, number)
-        code = process.wait(10)
+        code = process.wait(60)
         process.stdout.close()
         return code
 
@@ -279,9 +282,12 @@ def _serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
         servers.append(server)
         return server
 
-    yield start
+    try:
+        yield start
+    finally:
+        for server in servers:
+            server.kill()
     for server in servers:
-        server.kill()
         assert "Traceback" not in server.errors, server.errors
 
 

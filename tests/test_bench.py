@@ -10,6 +10,7 @@ import pytest
 SCRIPT = Path(__file__).parent / "benchmarks" / "run.py"
 METRICS = {
     "a": {"cold read"},
+    "b": {"warm re-read"},
     "c": {f"{state} {tool}" for state in ("cold", "warm") for tool in ("cat *", "grep -r")}
     | {"cold cp -r"},
     "d": {"cold ls -l", "warm ls -l", "first name", "ls -l after the TTL"},
@@ -18,6 +19,22 @@ METRICS = {
         for work in ("cp -r", "16 writers")
         for moment in ("returns", "uploaded")
     },
+    "f": {"cp: returns", "cp: uploaded"},
+    "h": {"spawn to first ls"},
+    "i": {"random reads"},
+    "j": {"save: returns", "save: uploaded"},
+    "k": {"cold ls -l", "cold cat *"},
+}
+# What the server is asked for in the quick sizes, by metric and contestant: 40 files, pages of 100.
+REQUESTS = {
+    ("a", "cold read", "containerfs"): 2,
+    ("b", "warm re-read", "containerfs"): 0,
+    ("c", "cold cat *", "containerfs"): 41,
+    ("c", "warm cat *", "containerfs"): 0,
+    ("d", "warm ls -l", "containerfs"): 0,
+    ("e", "cp -r: uploaded", "containerfs"): 41,
+    ("e", "cp -r: uploaded", "containerfs write_back"): 41,
+    ("i", "random reads", "containerfs"): 0,
 }
 
 
@@ -44,6 +61,11 @@ def test_every_job_is_measured_without_a_peer(bench, tmp_path):
         found = {row["metric"] for row in rows if row["job"] == job}
         assert found == metrics, done.stderr
     assert all(row["ours"]["seconds"] > 0 for row in rows)
+    asked = {
+        (row["job"], row["metric"], row["ours"]["contestant"]): row["ours"]["requests"]
+        for row in rows
+    }
+    assert asked | REQUESTS == asked
     assert "0 ms round trip" in done.stdout
 
 

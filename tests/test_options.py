@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from containerfs import options, values
+from containerfs import configuration, values
 from containerfs.cli import optionstring
-from containerfs.options import OPTIONS, OptionError, Options
+from containerfs.options import OPTIONS, Options
+from containerfs.setting import OptionError
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def config(tmp_path):
 def load(config):
     def load(*, file="", environ=None, **given) -> Options:
         environ = {"HOME": "/nowhere", **(environ or {})}
-        return options.load(file=config(file), environ=environ, given=given)
+        return configuration.load(file=config(file), environ=environ, given=given)
 
     return load
 
@@ -232,20 +233,20 @@ def test_a_file_that_is_not_toml_is_refused(load):
 
 def test_a_file_that_was_asked_for_must_exist(tmp_path):
     with pytest.raises(OptionError, match=r"missing\.toml: no such file"):
-        options.load(file=tmp_path / "missing.toml", environ={}, given={})
+        configuration.load(file=tmp_path / "missing.toml", environ={}, given={})
 
 
 def test_the_default_file_need_not_exist_and_is_read_when_it_does(tmp_path):
     environ = {"HOME": "/nowhere", "XDG_CONFIG_HOME": str(tmp_path)}
-    assert options.load(file=None, environ=environ, given={}).ttl == 10
+    assert configuration.load(file=None, environ=environ, given={}).ttl == 10
     (tmp_path / "containerfs").mkdir()
     (tmp_path / "containerfs" / "config.toml").write_text("ttl = 4")
-    assert options.load(file=None, environ=environ, given={}).ttl == 4
+    assert configuration.load(file=None, environ=environ, given={}).ttl == 4
 
 
 def test_a_variable_names_the_file(config):
     environ = {"CONTAINERFS_CONFIG": str(config("ttl = 4"))}
-    assert options.load(file=None, environ=environ, given={}).ttl == 4
+    assert configuration.load(file=None, environ=environ, given={}).ttl == 4
 
 
 def test_an_unknown_variable_is_an_error_that_names_it(load):

@@ -1,6 +1,7 @@
 """The script `run`: what it says before it can work, and what it starts when all is there."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,6 +66,20 @@ def set_up(project, programs):
     files = (project / "setup.cfg").read_bytes() + (project / "pyproject.toml").read_bytes()
     stamp = subprocess.run(["cksum"], input=files, capture_output=True, check=True).stdout
     (project / ".venv" / "stamp").write_bytes(stamp)
+
+
+@pytest.fixture
+def tools(project, programs, set_up):
+    """All that the tests need is there too; pytest prints what it is given."""
+    listed = re.search(r"^test_tools=\((.*?)^\)", (project / "run").read_text(), re.M | re.S)
+    for tool in listed[1].split():
+        programs(tool.partition(":")[0], "exit 0")
+    programs("nproc", "echo 2")
+    binaries = project / ".venv" / "bin"
+    for name in ("ruff", "mypy"):
+        shutil.copy(binaries / "python", binaries / name)
+    shutil.copy(binaries / "containerfs", binaries / "pytest")
+    shutil.copy(project / ".venv" / "stamp", project / ".venv" / "stamp-test")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -160,3 +175,21 @@ def test_only_what_is_missing_is_installed(run, programs, tmp_path):
         "update -qq",
         "install -qq -y --no-install-recommends pkg-config libfuse3-dev",
     ]
+
+
+@pytest.mark.usefixtures("tools")
+def test_all_tests_are_run_side_by_side(run):
+    parallel = ["-n", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
+    assert run("test").stdout.splitlines() == parallel
+    assert run("test", "tests/cli", "-k", "a").stdout.splitlines() == [
+        *parallel,
+        *("tests/cli", "-k", "a"),
+    ]
+
+
+@pytest.mark.usefixtures("tools")
+@pytest.mark.parametrize(
+    "words", [["--deep"], ["-x", "--pdb"], ["-p", "no:xdist"], ["-x", "run::test_a"]], ids=str
+)
+def test_named_and_deep_tests_are_run_one_after_the_other(run, words):
+    assert run("test", *words).stdout.splitlines() == words

@@ -9,7 +9,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-_OURS = ("containerfs", "pyfuse3", "trio", "httpx", "httpcore")
+_OURS = ("containerfs", "pyfuse3", "trio", "httpx")
 _PROGRAMS = {
     "rclone": ["rclone", "version"],
     "nginx": ["nginx", "-v"],

@@ -32,7 +32,7 @@ class Plan:
     jobs: Sequence[Job]
     rtts: Sequence[int]  # milliseconds
     rounds: int
-    patience: float  # seconds; who needs longer for a job does it once
+    patience: float  # seconds; who has spent them on a job is asked for no other round of it
     sizes: Sizes
     has_peer: bool
 
@@ -79,6 +79,7 @@ def _compete(
 ) -> None:
     """All rounds of a job: in each, everyone once, in one order and the other by turns."""
     entrants = list(job.entrants(stage))
+    spent = dict.fromkeys(entrants, 0.0)
     for turn in range(plan.rounds):
         for entrant in list(entrants) if turn % 2 == 0 else entrants[::-1]:
             meter = Meter(
@@ -94,7 +95,8 @@ def _compete(
             samples += meter.samples
             seconds = watch.read().seconds
             tell(_line(meter, seconds))
-            if is_over or seconds > plan.patience:
+            spent[entrant] += seconds
+            if is_over or spent[entrant] > plan.patience:
                 entrants.remove(entrant)
 
 

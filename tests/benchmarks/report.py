@@ -81,7 +81,7 @@ def _headline(about: Mapping[str, Any]) -> str:
         f"{about['date']}; {about['machine']}; {versions}. "
         f"Load before and after: {about['load'][0]:.1f}, {about['load'][1]:.1f}. "
         "Medians [least..most]; CPU, RSS and requests are the daemon's, ours / the peer's; "
-        "n is the number of rounds."
+        "n is the number of rounds, fewer for who takes long."
     )
 
 
@@ -132,18 +132,21 @@ def _notes(found: Sequence[Row], samples: Sequence[Sample], *, is_judged: bool) 
             f"g, memory with the most files: {most / 1e6:.0f} MB {_mark(most < limit)}"
             f" < {limit / 1e6:.0f} MB"
         )
-    ahead = [row for row in found if row.peer and row.peer.seconds < row.ours.seconds]
-    names = dict.fromkeys(f"{row.job} {_cells(row)[1]} ({row.rtt} ms)" for row in ahead)
-    if names:
-        notes.append(f"The peer is ahead in: {'; '.join(names)}.")
+    ahead = [_title(row) for row in found if row.peer and row.peer.seconds < row.ours.seconds]
+    if ahead:
+        notes.append(f"The peer is ahead in: {'; '.join(ahead)}.")
     missed = [
-        f"{row.job} {_cells(row)[1]} ({row.rtt} ms{', TLS' if row.tls else ''}): {_judgement(each)}"
+        f"{_title(row)}: {_judgement(each)}"
         for row in found
         for each in row.judgements
         if not each.is_met
     ]
     notes += [f"Missed: {each}" for each in missed]
     return notes + [f"Not measured: {each}" for each in failures(samples)]
+
+
+def _title(row: Row) -> str:
+    return f"{row.job} {_cells(row)[1]} ({row.rtt} ms{', TLS' if row.tls else ''})"
 
 
 def _judgement(each: Judgement) -> str:

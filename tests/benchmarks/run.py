@@ -60,7 +60,7 @@ def _rtts(_context: click.Context, _parameter: click.Parameter, text: str) -> tu
     type=float,
     default=90.0,
     show_default=True,
-    help="Who needs more seconds for a job does it once.",
+    help="Who has spent more seconds on a job does no further round.",
 )
 @click.option("--quick", is_flag=True, help="Tiny sizes: to see that it works.")
 @click.option("--json", "json_file", type=_FILE, help="Write everything that was measured.")

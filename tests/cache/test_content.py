@@ -2,18 +2,25 @@
 
 import os
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 
 from containerfs.api.types import RemoteFile
-from containerfs.cache.content import ContentStore, content_name
+from containerfs.cache.cachefile import Parked, content_name
+from containerfs.cache.content import WRITE_INTERVAL, ContentStore
+from containerfs.cache.index import BLOCK, MANY
+from containerfs.cache.room import MOST_PARKED
 from containerfs.errors import LocalFault
 
 
-def version(id: str, *, size: int | None = 10, created: int = 1) -> RemoteFile:
-    return RemoteFile(id=id, container_id="c", path=id, size=size, created=created, source="user")
+def version(
+    id: str, *, size: int | None = 10, created: int = 1, container_id: str = "c"
+) -> RemoteFile:
+    return RemoteFile(
+        id=id, container_id=container_id, path=id, size=size, created=created, source="user"
+    )
 
 
 @pytest.fixture
@@ -30,7 +37,10 @@ def connection(tmp_path: Path):
 
 @pytest.fixture
 def open_store(directory, connection):
-    return lambda limit=1_000: ContentStore(directory=directory, connection=connection, limit=limit)
+    """Opens the store; its limit is in blocks of the disk."""
+    return lambda limit=1_000: ContentStore(
+        directory=directory, connection=connection, limit=limit * BLOCK
+    )
 
 
 def fill(store: ContentStore, file: RemoteFile, data: bytes = b"0123456789") -> None:
@@ -64,7 +74,7 @@ def test_another_version_is_another_content(open_store):
     store = open_store()
     fill(store, version("a"))
     others = [version("a", created=2), version("a", size=11), version("b")]
-    others.append(replace(version("a"), container_id="d"))
+    others.append(version("a", container_id="d"))
     assert not any(is_kept(store, other) for other in others)
 
 
@@ -93,10 +103,63 @@ def test_complete_content_is_there_after_a_crash(open_store):
     content = store.begin(version("a"))
     os.pwrite(content.fd, b"0123456789", 0)
     store.commit(content, size=10)
+    store.save()
     again = open_store()
     assert is_kept(again, version("a"))
     assert again.size_of(version("a")) == 10
     store.unpin(content)
+
+
+def test_content_that_was_not_indexed_before_a_crash_is_gone_whole(open_store, directory):
+    fill(open_store(), version("a"))
+    again = open_store()
+    assert not is_kept(again, version("a"))
+    assert list(directory.iterdir()) == []
+
+
+async def test_new_content_is_indexed_before_long(open_store, autojump_clock):
+    store = open_store()
+    fill(store, version("a"))
+    with trio.move_on_after(2 * WRITE_INTERVAL):
+        await store.run()
+    assert is_kept(open_store(), version("a"))
+
+
+def test_much_new_content_is_indexed_at_once(open_store):
+    store = open_store()
+    for number in range(MANY):
+        fill(store, version(f"{number}"))
+    assert is_kept(open_store(), version("0"))
+
+
+def test_content_that_was_dropped_before_it_was_indexed_is_not_indexed_later(open_store, directory):
+    store = open_store()
+    fill(store, version("a"))
+    store.discard(version("a"))
+    fill(store, version("b"))
+    store.save()
+    again = open_store()
+    assert (is_kept(again, version("a")), is_kept(again, version("b"))) == (False, True)
+
+
+def test_what_is_filled_out_of_order_is_no_content_before_it_is_whole(open_store, directory):
+    # Its file is as long as the whole: were it taken for one after a crash, it would be wrong.
+    store = open_store()
+    fill(store, version("a"))
+    store.save()
+    (directory / content_name(version("a"))).unlink()
+    assert store.pin(version("a")) is None
+    content = store.begin(version("a"), in_order=False)
+    store.write(content, b"9", 9)
+    assert content_name(version("a")) not in [path.name for path in directory.iterdir()]
+    store.write(content, b"012345678", 0)
+    store.commit(content, size=10)
+    assert [path.name for path in directory.iterdir()] == [content_name(version("a"))]
+    store.unpin(content)
+    assert is_kept(store, version("a"))
+    left = store.begin(version("b"), in_order=False)
+    store.unpin(left)
+    assert len(list(directory.iterdir())) == 1
 
 
 def test_strangers_in_the_directory_are_removed(open_store, directory):
@@ -109,7 +172,9 @@ def test_strangers_in_the_directory_are_removed(open_store, directory):
 
 @pytest.mark.parametrize("data", [b"", b"012345678", b"0123456789a"])
 def test_content_of_the_wrong_size_is_dropped(open_store, directory, data, caplog):
-    fill(open_store(), version("a"))
+    first = open_store()
+    fill(first, version("a"))
+    first.save()
     (directory / content_name(version("a"))).write_bytes(data)
     store = open_store()
     assert store.pin(version("a")) is None
@@ -125,12 +190,15 @@ def test_content_whose_file_is_missing_is_dropped(open_store, directory):
     fill(store, version("b"))
     (directory / content_name(version("a"))).unlink()
     assert store.pin(version("a")) is None
+    store.save()
     (directory / content_name(version("b"))).unlink()
     assert open_store().pin(version("b")) is None
 
 
 def test_a_link_in_the_place_of_content_is_not_followed(open_store, directory, tmp_path):
-    fill(open_store(), version("a"))
+    first = open_store()
+    fill(first, version("a"))
+    first.save()
     (tmp_path / "secret").write_bytes(b"0123456789")
     (directory / content_name(version("a"))).unlink()
     (directory / content_name(version("a"))).symlink_to(tmp_path / "secret")
@@ -138,7 +206,7 @@ def test_a_link_in_the_place_of_content_is_not_followed(open_store, directory, t
 
 
 def test_the_least_recently_used_goes_first(open_store, directory):
-    store = open_store(limit=30)
+    store = open_store(limit=3)
     for id in "abc":
         fill(store, version(id))
     assert is_kept(store, version("a"))
@@ -148,7 +216,7 @@ def test_the_least_recently_used_goes_first(open_store, directory):
 
 
 def test_content_in_use_is_never_evicted(open_store):
-    store = open_store(limit=20)
+    store = open_store(limit=2)
     fill(store, version("a"))
     pinned = store.pin(version("a"))
     assert pinned is not None
@@ -163,7 +231,7 @@ def test_content_in_use_is_never_evicted(open_store):
 
 
 def test_content_larger_than_the_cache_lives_as_long_as_it_is_used(open_store, directory):
-    store = open_store(limit=5)
+    store = open_store(limit=0)
     content = store.begin(version("a"))
     os.pwrite(content.fd, b"0123456789", 0)
     store.commit(content, size=10)
@@ -174,7 +242,7 @@ def test_content_larger_than_the_cache_lives_as_long_as_it_is_used(open_store, d
 
 
 def test_a_pin_is_given_back_once_for_each_pin(open_store):
-    store = open_store(limit=10)
+    store = open_store(limit=1)
     fill(store, version("a"))
     first, second = store.pin(version("a")), store.pin(version("a"))
     assert first is second
@@ -190,18 +258,19 @@ def test_the_limit_holds_from_the_start(open_store, directory):
     store = open_store(limit=1_000)
     for id in "abcdef":
         fill(store, version(id))
-    small = open_store(limit=25)
+    store.save()
+    small = open_store(limit=2)
     fill(small, version("g"))
     assert len(list(directory.iterdir())) == 2
 
 
 def test_the_order_of_use_survives_a_restart(open_store):
-    store = open_store(limit=30)
+    store = open_store(limit=3)
     for id in "abc":
         fill(store, version(id))
     is_kept(store, version("a"))
     store.save()
-    again = open_store(limit=30)
+    again = open_store(limit=3)
     fill(again, version("d"))
     assert [is_kept(again, version(id)) for id in "abcd"] == [True, False, True, True]
 
@@ -214,6 +283,7 @@ def test_an_upload_is_its_own_download(open_store, directory, tmp_path):
     assert not spool.exists()
     assert content.read(0, 10) == b"0123456789"
     store.unpin(content)
+    store.save()
     assert is_kept(open_store(), version("a"))
 
 
@@ -302,3 +372,93 @@ def test_any_id_makes_a_plain_file_name(id):
     name = content_name(version(id))
     assert name.isalnum()
     assert len(name) == 40
+
+
+# Room for what is being filled.
+
+
+def test_room_is_made_by_the_least_recently_used(open_store):
+    store = open_store(limit=3)
+    for id in "abc":
+        fill(store, version(id))
+    content = store.begin(version("d"))
+    assert store.make_room(content, BLOCK + 1)
+    assert [is_kept(store, version(id)) for id in "abc"] == [False, False, True]
+    store.unpin(content)
+
+
+def test_nothing_is_evicted_for_what_does_not_fit_anyway(open_store):
+    store = open_store(limit=3)
+    for id in "abc":
+        fill(store, version(id))
+    pinned = store.pin(version("a"))
+    content = store.begin(version("d"))
+    assert store.could_hold(2 * BLOCK)
+    assert not store.could_hold(2 * BLOCK + 1)
+    assert not store.make_room(content, 2 * BLOCK + 1)
+    assert all(is_kept(store, version(id)) for id in "abc")
+    assert store.make_room(content, 2 * BLOCK + 1, always=True)
+    assert [is_kept(store, version(id)) for id in "abc"] == [True, False, False]
+    store.unpin(content)
+    assert pinned is not None
+    store.unpin(pinned)
+
+
+def test_room_is_given_back(open_store):
+    store = open_store(limit=2)
+    for _ in range(5):
+        content = store.begin(version("a"))
+        assert store.make_room(content, 2 * BLOCK)
+        store.unpin(content)
+    nameless = store.begin_nameless()
+    assert store.make_room(nameless, 2 * BLOCK)
+    store.unpin(nameless)
+    assert store.could_hold(2 * BLOCK)
+
+
+def test_small_content_counts_as_the_disk_does(open_store):
+    store = open_store(limit=10)
+    for number in range(20):
+        fill(store, version(f"{number}"), b"x")
+    assert sum(is_kept(store, version(f"{number}")) for number in range(20)) == 10
+
+
+def test_what_was_begun_and_left_is_taken_up(open_store):
+    store = open_store()
+    content = store.begin(version("a"))
+    store.make_room(content, 5)
+    store.write(content, b"01234", 0)
+    store.park(Parked(content=content, available=5, total=10))
+    store.unpin(content)
+    assert not is_kept(store, version("a"))
+    parked = store.resume(version("a"))
+    assert parked is not None
+    assert (parked.available, parked.total) == (5, 10)
+    store.write(parked.content, b"56789", 5)
+    store.commit(parked.content, size=10)
+    assert parked.content.read(0, 10) == b"0123456789"
+    store.unpin(parked.content)
+    assert is_kept(store, version("a"))
+    assert store.resume(version("a")) is None
+
+
+def test_what_was_begun_and_left_makes_room_first(open_store, directory):
+    store = open_store(limit=2)
+    fill(store, version("old"))
+    left = store.begin(version("left"))
+    store.make_room(left, BLOCK)
+    store.park(Parked(content=left, available=BLOCK, total=10 * BLOCK))
+    store.unpin(left)
+    fill(store, version("new"))
+    assert store.resume(version("left")) is None
+    assert [is_kept(store, version(id)) for id in ("old", "new")] == [True, True]
+    assert len(list(directory.iterdir())) == 2
+
+
+def test_few_of_those_that_were_begun_and_left_are_kept(open_store, directory):
+    store = open_store()
+    for number in range(2 * MOST_PARKED):
+        content = store.begin(version(f"{number}"))
+        store.park(Parked(content=content, available=0, total=10))
+        store.unpin(content)
+    assert len(list(directory.iterdir())) == MOST_PARKED

@@ -1,14 +1,19 @@
 """Downloads from the real server: one stream for many readers, and never wrong content."""
 
 import os
+import random
+from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from containerfs.api.types import RemoteFile
 from containerfs.cache.content import ContentStore
-from containerfs.cache.downloads import UNDECLARED_HOLD, Downloads
-from containerfs.errors import Expired, FileSystemError, NotFound, ServerFault, TooLarge
+from containerfs.cache.downloads import Downloads
+from containerfs.cache.fetching import UNDECLARED_HOLD
+from containerfs.cache.windows import MOST_WINDOWS, RING
+from containerfs.errors import Expired, FileSystemError, NotFound, ServerFault, TimedOut, TooLarge
 
 BIG = 3 << 20
 
@@ -20,7 +25,7 @@ def store(tmp_path, state) -> ContentStore:
 
 @pytest.fixture
 def downloads(client, store, nursery) -> Downloads:
-    return Downloads(client=client, store=store, nursery=nursery, max_size=8 << 20)
+    return Downloads(client=client, store=store, nursery=nursery, max_size=8 << 20, op_timeout=3)
 
 
 @pytest.fixture
@@ -45,8 +50,8 @@ def upload(service, box, client):
 async def fetch(downloads: Downloads, file: RemoteFile, *, end: int = 1 << 30) -> bytes:
     download = downloads.join(file)
     try:
-        await download.wait_for(end)
-        return os.pread(download.content.fd, download.available, 0)
+        await download.arrive(0, end)
+        return await downloads.read(download, 0, end)
     finally:
         downloads.leave(download)
 
@@ -317,3 +322,253 @@ async def test_a_size_that_is_never_declared_is_found_by_fetching(
     service.set_behaviours(content_length=False, range=False)
     file = upload(b"content", size=None)
     assert await downloads.probe(file) == 7
+
+
+# Files that do not fit the cache.
+
+HUGE = 12 << 20
+
+
+@pytest.fixture
+def directory(tmp_path) -> Path:
+    return tmp_path / "small"
+
+
+@pytest.fixture
+def small_store(directory, state) -> ContentStore:
+    return ContentStore(directory=directory, connection=state.connection, limit=2 << 20)
+
+
+@pytest.fixture
+def with_small_cache(client, small_store, nursery) -> Downloads:
+    return Downloads(
+        client=client, store=small_store, nursery=nursery, max_size=64 << 20, op_timeout=3
+    )
+
+
+@pytest.fixture
+def used(directory):
+    """Bytes of disk that content takes."""
+    return lambda: sum(path.stat().st_blocks * 512 for path in directory.iterdir())
+
+
+@pytest.mark.parametrize("is_declared", [True, False])
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_a_file_larger_than_the_cache_is_read_in_order_by_one_stream(
+    with_small_cache, service, upload, used, is_declared, is_listed
+):
+    service.set_behaviours(content_length=is_declared, range=is_declared)
+    data = os.urandom(HUGE)
+    file = upload(data) if is_listed else upload(data, size=None)
+    download = with_small_cache.join(file)
+    pieces, most = [], 0
+    for offset in range(0, HUGE, 1 << 17):
+        pieces.append(await with_small_cache.read(download, offset, 1 << 17))
+        most = max(most, used())
+    with_small_cache.leave(download)
+    assert b"".join(pieces) == data
+    assert most <= (2 << 20) + RING
+    assert len(service.requests("content")) <= 2
+
+
+@pytest.mark.parametrize("is_range_granted", [True, False])
+async def test_a_file_larger_than_the_cache_can_be_read_in_any_order(
+    with_small_cache, service, upload, used, is_range_granted
+):
+    service.set_behaviours(range=is_range_granted)
+    data = os.urandom(HUGE)
+    download = with_small_cache.join(upload(data))
+    order = random.Random(7)
+    places = [0, HUGE - 5, HUGE, HUGE + 5, *(order.randrange(HUGE) for _ in range(30))]
+
+    async def read(place: int) -> None:
+        size = order.randrange(1, 3 << 20)
+        assert await with_small_cache.read(download, place, size) == data[place : place + size]
+
+    for place in places[:10]:
+        await read(place)
+    async with trio.open_nursery() as readers:
+        for place in places:
+            readers.start_soon(read, place)
+    with_small_cache.leave(download)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert used() == 0
+
+
+async def test_more_readers_than_windows_get_their_turn(with_small_cache, upload):
+    data = os.urandom(HUGE)
+    file = upload(data)
+    right = []
+
+    async def read(place: int) -> None:
+        download = with_small_cache.join(file)
+        right.append(
+            await with_small_cache.read(download, place, 9_000) == data[place : place + 9_000]
+        )
+        with_small_cache.leave(download)
+
+    count = 3 * MOST_WINDOWS
+    async with trio.open_nursery() as readers:
+        for number in range(count):
+            readers.start_soon(read, HUGE * number // count)
+    assert right == [True] * count
+
+
+async def test_who_jumps_about_in_a_large_file_fetches_little(with_small_cache, service, upload):
+    data = os.urandom(HUGE)
+    download = with_small_cache.join(upload(data))
+    for place in (10 << 20, 3 << 20, 7 << 20):
+        assert await with_small_cache.read(download, place, 4096) == data[place : place + 4096]
+    with_small_cache.leave(download)
+    assert sum(request["bytes_out"] for request in service.requests("content")) <= 1 << 20
+
+
+async def test_a_stream_of_a_large_file_is_taken_up_again(with_small_cache, service, upload):
+    data = os.urandom(HUGE)
+    service.set_faults({"kind": "cut", "operation": "content", "at": 5 << 20})
+    download = with_small_cache.join(upload(data))
+    assert await with_small_cache.read(download, 0, HUGE) == data
+    with_small_cache.leave(download)
+
+
+@pytest.mark.parametrize("size", [HUGE + 1, (1 << 63) - 1])
+@pytest.mark.parametrize("fault", [None, "endless"])
+async def test_a_large_file_of_another_length_than_listed_is_an_error(
+    with_small_cache, service, upload, used, size, fault
+):
+    file = upload(bytes(HUGE), size=size)
+    service.set_faults(*([{"kind": fault, "operation": "content"}] if fault else []))
+    download = with_small_cache.join(file)
+    if fault is None:
+        with pytest.raises(ServerFault):
+            await with_small_cache.read(download, 0, 1000)
+    else:
+        assert await with_small_cache.read(download, 0, 1000) == bytes(1000)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+    assert used() <= RING
+    with_small_cache.leave(download)
+
+
+async def test_a_body_that_never_ends_does_not_fill_the_disk(
+    with_small_cache, service, upload, used
+):
+    file = upload(b"content", size=None)
+    service.set_faults({"kind": "endless", "operation": "content"})
+    most = 0
+    download = with_small_cache.join(file)
+    with pytest.raises(TooLarge):
+        await download.wait_for_size()
+    most = max(most, used())
+    with_small_cache.leave(download)
+    assert most <= 2 << 20
+
+
+async def test_what_is_needed_whole_may_pass_the_limit_for_as_long(
+    with_small_cache, small_store, upload, used
+):
+    data = os.urandom(4 << 20)
+    file = upload(data)
+    in_parts = with_small_cache.join(file)
+    download = with_small_cache.join(file, whole=True)
+    await download.wait_for(1 << 30)
+    content = small_store.pin(file)
+    assert content is not None
+    assert content.read(0, len(data)) == data
+    assert await with_small_cache.read(in_parts, 5, 5) == data[5:10]
+    small_store.unpin(content)
+    with_small_cache.leave(download)
+    with_small_cache.leave(in_parts)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert used() == 0
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_a_file_too_large_to_be_had_whole_is_refused(with_small_cache, upload, is_listed):
+    if is_listed:
+        with pytest.raises(TooLarge):
+            with_small_cache.join(upload(b"x", size=(1 << 63) - 1), whole=True)
+    else:
+        file = upload(bytes((64 << 20) + 1), size=None)
+        download = with_small_cache.join(file, whole=True)
+        with pytest.raises(TooLarge):
+            await download.wait_for(1 << 30)
+        with_small_cache.leave(download)
+
+
+async def test_many_files_that_are_in_use_do_not_pass_the_limit(with_small_cache, upload, used):
+    data = os.urandom(1 << 20)
+    files = [upload(data) for _ in range(6)]
+    joined = [with_small_cache.join(file) for file in files]
+    for download in joined:
+        await download.arrive(0, 1 << 20)
+    for download in joined:
+        assert await with_small_cache.read(download, 0, 1 << 20) == data
+    assert used() <= (2 << 20) + 6 * (1 << 20)
+    for download in joined:
+        with_small_cache.leave(download)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert used() <= 2 << 20
+
+
+# Downloads that do not end by themselves.
+
+
+async def test_a_stream_that_drips_is_given_up(downloads, service, upload):
+    file = upload(os.urandom(BIG))
+    service.set_faults({"kind": "drip", "operation": "content", "seconds": 0.1})
+    with pytest.raises(TimedOut):
+        await fetch(downloads, file)
+    assert not downloads.is_running(file)
+
+
+async def test_a_stream_that_drips_is_given_up_in_a_large_file_too(
+    with_small_cache, service, upload
+):
+    service.set_faults({"kind": "drip", "operation": "content", "seconds": 0.1})
+    download = with_small_cache.join(upload(os.urandom(HUGE)))
+    with pytest.raises(TimedOut):
+        await with_small_cache.read(download, 0, 1000)
+    with_small_cache.leave(download)
+
+
+@pytest.mark.parametrize("is_range_granted", [True, False])
+async def test_a_download_that_nobody_reads_ends_and_is_taken_up_by_the_next_reader(
+    downloads, service, store, upload, is_range_granted
+):
+    data = os.urandom(12 << 20)
+    file = upload(data)
+    service.set_behaviours(range=is_range_granted)
+    service.set_faults({"kind": "stall-body", "operation": "content", "at": 5 << 20, "count": 1})
+    download = downloads.join(file)
+    await download.wait_for(1000)
+    downloads.leave(download)
+    assert downloads.is_running(file)
+    while downloads.is_running(file):
+        await trio.testing.wait_all_tasks_blocked(0.05)
+    assert not is_kept(store, file)
+    assert await fetch(downloads, file) == data
+    assert is_kept(store, file)
+    _, second = service.requests("content")
+    assert second["status"] == (206 if is_range_granted else 200)
+    assert not is_range_granted or second["bytes_out"] < 8 << 20
+
+
+async def test_a_download_that_is_nearly_done_is_finished_for_nobody(
+    downloads, service, store, upload
+):
+    file = upload(os.urandom(BIG))
+    service.set_faults({"kind": "stall-body", "operation": "content", "at": 9, "seconds": 0.2})
+    download = downloads.join(file)
+    downloads.leave(download)
+    while downloads.is_running(file):
+        await trio.testing.wait_all_tasks_blocked(0.05)
+    assert is_kept(store, file)
+
+
+async def test_a_reader_that_comes_back_soon_finds_the_download_running(downloads, service, upload):
+    data = os.urandom(12 << 20)
+    file = upload(data)
+    service.set_faults({"kind": "stall-body", "operation": "content", "at": 9, "seconds": 0.2})
+    downloads.leave(downloads.join(file))
+    assert await fetch(downloads, file) == data
+    assert len(service.requests("content")) == 1

@@ -1,14 +1,15 @@
 """Metadata: listings with a time to live, on a clock that the tests move."""
 
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from containerfs.api.types import Container, Page, RemoteFile
-from containerfs.cache.metadata import OVERLAY_LIFE, STALE_GRACE, STALE_LIFE, Metadata, life
+from containerfs.cache.listings import STALE_GRACE, STALE_LIFE, life
+from containerfs.cache.metadata import Metadata
+from containerfs.cache.overlay import OVERLAY_LIFE
 from containerfs.cache.state import open_state
 from containerfs.errors import AccessDenied, Expired, NotFound, ServerFault, Unreachable
 
@@ -515,7 +516,7 @@ async def test_a_long_listing_is_kept_when_the_mount_stops(client, tmp_path, nur
 async def test_only_so_many_listings_are_kept_fresh(client, state, nursery, mock_clock):
     metadata = Metadata(client=client, state=state, ttl=TTL, nursery=nursery, capacity=2)
     for id in ("x", "y", "z"):
-        client.files = [replace(remote("a"), container_id=id)]
+        client.files = [remote("a", container_id=id)]
         await metadata.files(id)
     assert [metadata.fresh_files(id) is not None for id in ("x", "y", "z")] == [False, True, True]
 

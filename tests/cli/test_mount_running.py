@@ -167,6 +167,28 @@ def test_a_read_only_mount_takes_no_changes(run, directory, source):
     assert run("umount", directory).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("command", "words", "is_ro"),
+    [
+        (["mount", "-d"], ["-o", "ttl=5"], True),
+        (["mount", "-d"], ["-o", "rw"], False),
+        (["mount", "-d"], ["-o", "rw,ro"], True),
+        ([], ["-o", "rw"], True),  # mount(8) says it always
+        ([], ["-o", "rw,noro"], False),
+    ],
+)
+def test_rw_undoes_a_ro_of_the_configuration_file_unless_mount_says_it(
+    run, directory, source, tmp_path, command, words, is_ro
+):
+    (tmp_path / "config.toml").write_text("ro = true")
+    caller = COMMAND if command else HELPER
+    config = str(tmp_path / "config.toml")
+    done = run(*command, source, directory, *words, command=caller, CONTAINERFS_CONFIG=config)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(os.statvfs(directory).f_flag & os.ST_RDONLY) == is_ro
+    assert run("umount", directory).returncode == 0
+
+
 @pytest.fixture
 def closed_port():
     with socket.socket() as channel:

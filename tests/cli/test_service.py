@@ -381,3 +381,23 @@ def test_the_embedded_server_can_be_used_directly(run: Run, tmp_path: Path) -> N
     (found,) = run("containers", "retrieve", made["id"], *words, environ=environ).objects
     assert found["name"] == "x"
     assert run("containers", "retrieve", "nope", *words, environ=environ).code == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("containers", "list"),
+        ("containers", "retrieve", "x"),
+        ("containers", "delete", "x"),
+        ("containers:files", "list", "x"),
+        ("containers:files:content", "retrieve", "x", "y"),
+    ],
+)
+def test_only_making_a_container_makes_the_data_directory(
+    run: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    data = tmp_path / "data"
+    done = run(*words, "--local", str(data), environ={"XDG_RUNTIME_DIR": str(tmp_path)})
+    assert done.code == 3
+    assert done.err == f"containerfs: {data}: there is no such data directory\n"
+    assert not data.exists()

@@ -24,8 +24,8 @@ import trio
 from containerfs.api.client import Client, connect
 from containerfs.api.connection import Connection
 from containerfs.api.listing import all_files
+from containerfs.assembly import Mount
 from containerfs.cache.state import State, open_state
-from containerfs.daemon import Mount
 from containerfs.fs.names import stripped
 from containerfs.fs.nodes import File
 from containerfs.options import Options
@@ -91,7 +91,7 @@ class Story:
 
     def __init__(self, mount: Mount, container_id: str, notes: Path) -> None:
         self._fs = mount.operations
-        self._container = mount.namespace.containers[container_id].ino
+        self._container = mount.tree.containers[container_id].ino
         self._notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._model: Model = {}
 
@@ -265,12 +265,12 @@ async def look(socket: str, directory: Path, id: str) -> dict[str, Any]:
 async def _settled(
     mount: Mount, client: Client, state: State, directory: Path, id: str
 ) -> dict[str, Any]:
-    container = mount.namespace.containers[id]
+    container = mount.tree.containers[id]
     await mount.namespace.refresh(container)
     first = await _shown(mount, id)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(mount.uploader.run)
-        await mount.sending.recover()
+        await mount.recovery.recover()
         await mount.stop()
         nursery.cancel_scope.cancel()
     assert state.connection.execute(UNFINISHED).fetchone() == (0,)
@@ -294,7 +294,7 @@ async def _settled(
 
 async def _shown(mount: Mount, id: str) -> Model:
     fs, shown = mount.operations, {}
-    container = mount.namespace.containers[id]
+    container = mount.tree.containers[id]
     for name in list(container.children):
         node = await fs.lookup(container.ino, name.encode(), NOBODY)
         info = await fs.open(node.st_ino, os.O_RDONLY, NOBODY)

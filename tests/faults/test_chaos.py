@@ -201,7 +201,7 @@ def chaos(server, mount, stored, id_of, eventually, *, seconds, seed):
 
 
 def test_a_minute_of_chaos_loses_and_mixes_nothing(server, mount, stored, id_of, eventually):
-    chaos(server, mount, stored, id_of, eventually, seconds=40, seed=1)
+    chaos(server, mount, stored, id_of, eventually, seconds=60, seed=1)
 
 
 @pytest.mark.deep

@@ -45,8 +45,8 @@ import trio
 
 from containerfs.api.client import connect
 from containerfs.api.connection import Connection
+from containerfs.assembly import Mount
 from containerfs.cache.state import open_state
-from containerfs.daemon import Mount
 from containerfs.errors import FileSystemError, NotFound
 from containerfs.fs.inodes import ROOT_INO
 from containerfs.fs.names import stripped
@@ -103,7 +103,7 @@ class Tree:
 
     async def node(self, path: str) -> Node:
         """The node at *path*; NotFound where there is none."""
-        node: Node = self.mount.namespace.root
+        node: Node = self.mount.tree.root
         for name in filter(None, path.split("/")):
             assert isinstance(node, Directory)
             node = await self.mount.namespace.lookup(node, name)
@@ -208,7 +208,7 @@ class Tree:
         return found
 
     async def refresh(self, path: str = "") -> None:
-        node = await self.node(path) if path else self.mount.namespace.root
+        node = await self.node(path) if path else self.mount.tree.root
         await self.mount.namespace.refresh(node, fresh=True)
 
     def journal(self) -> Journal:
@@ -250,7 +250,7 @@ async def _mounted(
         await mount.check()
         nursery.start_soon(mount.uploader.run)
         if recover:
-            nursery.start_soon(mount.sending.recover)
+            nursery.start_soon(mount.recovery.recover)
         yield Tree(mount, directory)
         nursery.cancel_scope.cancel()
 

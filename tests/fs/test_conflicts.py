@@ -258,3 +258,81 @@ async def test_a_container_expires_under_an_open_file(service, box, tree):
     with pytest.raises(Expired):
         await handle.read()
     await handle.close()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+async def test_of_several_who_make_a_file_at_once_one_wins(service, box, machines, count):
+    async with AsyncExitStack() as stack:
+        trees = await machines(stack, count)
+        handles = []
+        for number, tree in enumerate(trees):
+            handle = await tree.create(f"{box.name}/a")
+            await handle.write(b"from %d" % number)
+            handles.append(handle)
+        for handle in handles:
+            await handle.close()
+        assert len(service.truth(box)) == count
+        for _ in range(3):  # whoever looks at the directory settles it
+            for tree in trees:
+                await tree.refresh(box.name)
+        await trees[0].until(lambda: len(service.truth(box)) == 1)
+        assert service.truth(box) == [("a", b"from %d" % (count - 1))]
+        for tree in trees:
+            await tree.refresh(box.name)
+            assert await tree.all(box.name) == {"a": b"from %d" % (count - 1)}
+
+
+async def test_files_of_one_name_that_others_uploaded_long_ago_are_nobodys_rivals(
+    service, box, tree
+):
+    paths = [f"/mnt/data/{digit * 32}-a" for digit in "12"]
+    for path in paths:
+        service.write(box, path, b"others", created_at=1000, source="user")
+    await tree.refresh(box.name)
+    await tree.write(f"{box.name}/a", b"ours")
+    for _ in range(3):
+        await tree.refresh(box.name)
+    names = [path.rpartition("/")[2] for path in paths]
+    assert await tree.all(box.name) == {"a": b"ours"} | dict.fromkeys(names, b"others")
+    assert len(service.files(box)) == 3
+
+
+async def test_a_file_that_was_renamed_is_no_rival_of_who_takes_its_name(service, box, tree):
+    service.set_behaviours(same_name="add")
+    await tree.write(f"{box.name}/a", b"first")
+    (first,) = service.files(box)
+    await tree.rename(f"{box.name}/a", f"{box.name}/b")
+    await tree.write(f"{box.name}/a", b"second")
+    service.upload(box, "b~", b"other")
+    for _ in range(3):
+        await tree.refresh(box.name)
+    assert await tree.all(box.name) == {"a": b"second", "b": b"first", "b~": b"other"}
+    assert first["id"] not in [each["id"] for each in service.files(box)]
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+async def test_an_upload_that_arrived_twice_stays_once_though_lists_lag(service, box, tree, lag):
+    service.set_behaviours(list_lag_lists=lag)
+    service.set_faults({"kind": "reset-after", "operation": "create_file", "count": 1})
+    await tree.write(f"{box.name}/a", b"content")
+    for _ in range(10):
+        await tree.refresh(box.name)
+    await tree.until(lambda: service.truth(box) == [("a", b"content")])
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == {"a": b"content"}
+
+
+async def test_what_others_put_under_the_name_at_the_same_time_and_took_away_wins_nothing(
+    service, box, machines
+):
+    async with AsyncExitStack() as stack:
+        one, two = await machines(stack, 2)
+        handles = [await tree.create(f"{box.name}/a") for tree in (one, two)]
+        for number, handle in enumerate(handles):
+            await handle.write(b"from %d" % number)
+            await handle.close()
+        await two.unlink(f"{box.name}/a")
+        for _ in range(3):
+            await one.refresh(box.name)
+        assert service.truth(box) == [("a", b"from 0")]
+        assert await one.all(box.name) == {"a": b"from 0"}

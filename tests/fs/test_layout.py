@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from containerfs.api.types import Container, RemoteFile
 from containerfs.fs.layout import BY_ID, place_containers, place_files
-from containerfs.fs.names import components, escape_id, tailed
+from containerfs.fs.names import components, escape_id, plain, stripped, tailed
 
 A, B = "a" * 32 + "-", "b" * 32 + "-"
 
@@ -230,3 +230,18 @@ def test_a_file_that_others_make_under_a_name_given_here_gets_a_name_of_its_own(
         "1": "a.csv",
         "22222222": "a.csv~22222222",
     }
+
+
+@given(
+    st.sampled_from(["", "/mnt/data/", "/", "/tmp/"]),
+    st.sampled_from(["", A, "file-12345678-"]),
+    st.text(st.sampled_from("aé.%/25~\x01\ud800\n-") | st.characters(), max_size=80)
+    | st.sampled_from([".", "..", ".outside", "a" * 222, "a" * 223, "a" * 256, "é" * 64]),
+)
+def test_a_plain_name_is_what_the_long_way_finds(directory, prefix, name):
+    path = directory + prefix + name
+    found = plain(path)
+    if found is not None:
+        raw, short = found
+        assert components(path, id="id") == (raw,)
+        assert stripped(path, id="id") == (None if short is None else (short,))

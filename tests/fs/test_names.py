@@ -329,6 +329,19 @@ def test_names_are_uploaded_as_they_were_typed():
         assert upload_name(name) == name
 
 
+@pytest.mark.parametrize(
+    ("name", "other"), [(b"\xff", "%ff"), (b"caf\xe9.csv", "caf%e9.csv"), (b"a\nb", "a%0Ab")]
+)
+def test_what_is_uploaded_under_an_encoded_name_is_told_from_who_has_that_name(name, other):
+    sent = upload_name(from_kernel(name))
+    assert upload_name(other) == other
+    assert sent != other
+    stem, dot, extension = other.partition(".")
+    assert sent.startswith(f"{stem}~")
+    assert sent.endswith(dot + extension)
+    assert upload_name(from_kernel(name + b"x")) != sent
+
+
 def test_a_container_has_the_name_that_its_directory_shows():
     assert container_name("box") == "box"
     assert container_name("a%2Fb") == "a/b"

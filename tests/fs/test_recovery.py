@@ -6,6 +6,8 @@ import shutil
 import pytest
 import trio
 
+from containerfs import unsent
+from containerfs.accounts import Account
 from containerfs.errors import Expired, FileSystemError, LocalFault, NoSpace
 
 LOST = {"kind": "reset-after", "operation": "create_file"}
@@ -274,6 +276,18 @@ async def test_a_spool_that_is_lost_is_told_and_does_not_stop_the_mount(
     async with mounting(recover=True) as tree:
         assert await tree.all(box.name) == {"a": b"old"}
         assert "lost" in caplog.text
+        caplog.clear()
+    async with mounting(recover=True) as tree:
+        await tree.write(f"{box.name}/a", b"anew")
+        assert await tree.all(box.name) == {"a": b"anew"}
+        assert "lost" not in caplog.text, "it is told once"
+    (left,) = tree.journal().entries
+    assert "not here any more" in left.error
+    account = Account(directory=tmp_path / "machine", mountpoint="/nowhere", source="openai:")
+    assert unsent.discard(account) == 1
+    async with mounting() as tree:
+        assert tree.journal().entries == []
+        assert await tree.all(box.name) == {"a": b"anew"}
 
 
 async def test_the_spool_directory_is_needed_to_write(service, box, mounting, tmp_path):

@@ -15,11 +15,17 @@ Fixtures:
     `counted(box)`: how many requests of each operation the server had for *box*, since the last
     time.
 
+`uploads`
+    `uploads()`: how many uploads and deletions there were in `box` since the last time.
+
 `sent`
     `sent(box)`: what the server has of *box*, as `stored` tells it.
 
 `tick`
     Returns when the clock that files' times are taken from has moved.
+
+`fd`
+    Opens: `fd(path, flags)`; closed with the test.
 
 `try_mount`
     Runs `containerfs mount` with the given words and returns when it has failed.
@@ -73,7 +79,7 @@ from containerfs import mountpoint
 CLOCK = 5  # linux/time.h CLOCK_REALTIME_COARSE
 COMMAND = str(Path(sys.executable).with_name("containerfs"))
 PATIENCE = 60  # seconds that anything may take
-HUNG = 150  # seconds after which a mount is killed, so that no call hangs for ever
+HUNG = 300  # seconds after which a mount is killed, so that no call hangs for ever
 _ENTRY = re.compile(r"\d{4}-\d\d-\d\d \S+ (DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
 _PREFIX = re.compile(r"(^|/)[0-9a-f]{32}-(?=[^/]+$)")
 
@@ -259,6 +265,19 @@ def tick() -> Callable[[], None]:
 
 
 @pytest.fixture
+def fd() -> Iterator[Callable[..., int]]:
+    opened: list[int] = []
+
+    def fd(path: Path, flags: int, mode: int = 0o644) -> int:
+        opened.append(os.open(path, flags, mode))
+        return opened[-1]
+
+    yield fd
+    for each in opened:
+        os.close(each)
+
+
+@pytest.fixture
 def box(shared_mount: Mount) -> Path:
     path = shared_mount / secrets.token_hex(8)
     path.mkdir()
@@ -278,6 +297,15 @@ def counted(shared_server: Any) -> Callable[[Path], dict[str, int]]:
         return {each: found.count(each) for each in found}
 
     return counted
+
+
+@pytest.fixture
+def uploads(counted: Callable[[Path], dict[str, int]], box: Path) -> Callable[[], tuple[int, int]]:
+    def uploads() -> tuple[int, int]:
+        requests = counted(box)
+        return requests.get("create_file", 0), requests.get("delete_file", 0)
+
+    return uploads
 
 
 @pytest.fixture
@@ -318,16 +346,18 @@ def _mounting(
         each.start(options)
         return each
 
-    yield start
-    failures: list[Exception | AssertionError] = []
-    for each in reversed(mounts):
-        try:
-            each.close()
-        except (AssertionError, subprocess.TimeoutExpired, mountpoint.MountError) as exc:
-            failures.append(exc)
-    for each in mounts:
-        if isinstance(request.node, pytest.Item):
-            request.node.add_report_section("teardown", f"log of {each.path}", each.log)
+    try:
+        yield start
+    finally:
+        failures: list[Exception | AssertionError] = []
+        for each in reversed(mounts):
+            try:
+                each.close()
+            except (AssertionError, subprocess.TimeoutExpired, mountpoint.MountError) as exc:
+                failures.append(exc)
+        for each in mounts:
+            if isinstance(request.node, pytest.Item):
+                request.node.add_report_section("teardown", f"log of {each.path}", each.log)
     assert not failures, failures
     for each in mounts:
         assert not each.unexpected(), "\n".join(["logged unexpectedly:", *each.unexpected()])

@@ -8,17 +8,6 @@ import pytest
 
 
 @pytest.fixture
-def uploads(counted, box):
-    """How many uploads and deletions there were since the last time."""
-
-    def uploads():
-        requests = counted(box)
-        return requests.get("create_file", 0), requests.get("delete_file", 0)
-
-    return uploads
-
-
-@pytest.fixture
 def shell(run, box):
     """A shell in the container: `shell(script)`."""
 

@@ -74,7 +74,7 @@ def test_cpythons_tests_of_files_pass_but_for_what_is_listed(
     said = run(
         *(python, "-c", RUNNER, module, *patterns),
         cwd=box / "work",
-        patience=140,
+        patience=240,
         TMPDIR=str(box / "tmp"),
     )
     ran, failed, skipped = json.loads(said.splitlines()[-1])

@@ -9,27 +9,16 @@ import pytest
 
 
 @pytest.fixture
-def counts(box, counted):
-    """Uploads and deletes since the last time."""
-
-    def counts():
-        requests = counted(box)
-        return requests.get("create_file", 0), requests.get("delete_file", 0)
-
-    return counts
-
-
-@pytest.fixture
-def document(box, counts):
+def document(box, uploads):
     (box / "document.txt").write_bytes(b"first line\nsecond line\n")
     (box / "neighbour.txt").write_bytes(b"untouched\n")
     os.chmod(box / "document.txt", 0o640)
-    counts()
+    uploads()
     return box / "document.txt"
 
 
 @pytest.fixture
-def saved(box, shared_server, counts, document):
+def saved(box, shared_server, uploads, document):
     """The document was saved as this, for one upload and one delete, and nothing else is there.
 
     With `backup` the old object is kept under its name until the mount stops.
@@ -37,7 +26,7 @@ def saved(box, shared_server, counts, document):
 
     def saved(content, *, backup=False, beside=()):
         assert document.read_bytes() == content
-        assert counts() == (1, 0 if backup else 1)
+        assert uploads() == (1, 0 if backup else 1)
         container = os.getxattr(box, "user.containerfs.id").decode()
         server = sorted(
             (file["path"].partition("-")[2], shared_server.content(container, file["id"]))
@@ -106,7 +95,23 @@ def test_vim_saves_however_it_makes_its_backup(box, document, saved, run, settin
     saved(b"1st line\nsecond line\n")
 
 
-def test_vim_is_not_told_that_the_file_has_changed(box, document, terminal, sent, counts):
+@pytest.mark.parametrize(("how", "is_renamed"), [("yes", False), ("no", True)])
+def test_vim_saves_and_keeps_a_backup(box, document, saved, run, how, is_renamed):
+    setting = f"set backup backupskip= backupcopy={how}"  # by itself it makes none below /tmp
+    words = ["vim", "-u", "NONE", "-N", "-es", "-c", setting, "-c", "%s/first/1st/", "-c", "wq"]
+    run(*words, document, cwd=box)
+    saved(b"1st line\nsecond line\n", backup=is_renamed, beside=["document.txt~"])
+
+
+def test_vim_makes_a_file(box, run, sent, uploads):
+    words = ["vim", "-u", "NONE", "-N", "-i", "NONE", "-es", "-c", "normal inew", "-c", "wq"]
+    run(*words, box / "made", cwd=box)
+    assert sent(box) == {"made": b"new\n"}
+    assert uploads() == (1, 0)
+    assert os.listdir(box) == ["made"]
+
+
+def test_vim_is_not_told_that_the_file_has_changed(box, document, terminal, sent, uploads):
     vim = terminal("vim", "-u", "NONE", "-N", "document.txt", cwd=box)
     vim.shows("second line")
     for number in range(3):
@@ -117,25 +122,32 @@ def test_vim_is_not_told_that_the_file_has_changed(box, document, terminal, sent
     vim.keys(":wq", "Enter")
     vim.wait()
     assert sent(box)["document.txt"].endswith(b"save 0\nsave 1\nsave 2\n")
-    assert counts() == (4, 4)
+    assert uploads() == (4, 4)
 
 
-def test_vim_finds_its_swap_file_after_a_crash(mount, terminal, run):
+def test_vim_finds_its_swap_file_after_a_crash(mount, stored, run, environ, eventually):
     mounted = mount()
     box = mounted / "box"
     box.mkdir()
+    id = os.getxattr(box, "user.containerfs.id").decode()
     (box / "document.txt").write_bytes(b"first\n")
-    vim = terminal("vim", "-u", "NONE", "-N", "document.txt", cwd=box)
-    vim.shows("first")
-    vim.keys("G", "o", "unsaved words", "Escape", ":preserve", "Enter")
-    vim.shows("File preserved")
-    swap = (box / ".document.txt.swp").read_bytes()
-    vim.keys(":q!", "Enter")
-    vim.wait()
-    (box / ".document.txt.swp").write_bytes(swap)
+    words = ["-c", "normal ounsaved words", "-c", "preserve", "-c", "!touch preserved~; read x"]
+    with subprocess.Popen(
+        ["vim", "-u", "NONE", "-N", "-i", "NONE", "-es", *words, "document.txt"],
+        cwd=box,
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as vim:
+        eventually((box / "preserved~").exists)
+        vim.kill()
+    assert stored(id) == {"document.txt": b"first\n"}
     mounted.remount()
+    assert ".document.txt.swp" in os.listdir(box)
     run("vim", "-u", "NONE", "-N", "-es", "-r", "document.txt", "-c", "wq! recovered", cwd=box)
     assert (box / "recovered").read_bytes() == b"first\nunsaved words\n"
+    assert stored(id).keys() == {"document.txt", "recovered"}
 
 
 def test_nano_saves(box, document, saved, terminal):
@@ -215,15 +227,26 @@ def test_sed_saves_with_a_backup(box, document, saved, run):
     saved(b"1st line\nsecond line\n", backup=True, beside=["document.txt~"])
 
 
-def test_perl_saves(box, document, run, sent, counts):
+def test_perl_saves(box, document, run, sent, uploads):
     """Its temporary file has a random name that no pattern tells from a real one's."""
     run("perl", "-pi", "-e", "s/first/1st/", document)
     assert sent(box) == {
         "document.txt": b"1st line\nsecond line\n",
         "neighbour.txt": b"untouched\n",
     }
-    assert counts() in ((1, 1), (2, 2))
+    assert uploads() in ((1, 1), (2, 2))
     assert sorted(os.listdir(box)) == ["document.txt", "neighbour.txt"]
+
+
+@pytest.mark.parametrize("tool", [["sed", "-i.orig"], ["perl", "-pi.orig", "-e"]], ids=" ".join)
+def test_a_backup_of_an_ordinary_name_is_sent_too(box, document, run, sent, tool):
+    run(*tool, "s/first/1st/", document, box / "neighbour.txt")
+    assert sent(box) == {
+        "document.txt": b"1st line\nsecond line\n",
+        "document.txt.orig": b"first line\nsecond line\n",
+        "neighbour.txt": b"untouched\n",
+        "neighbour.txt.orig": b"untouched\n",
+    }
 
 
 def test_an_editor_that_truncates_and_writes_saves(document, saved):

@@ -33,6 +33,7 @@ ERRNOS = [
     (status(501, **AT_ONCE), "EROFS"),
     (status(409, **AT_ONCE), "EBUSY"),
     (status(413), "EFBIG"),
+    (status(507, **AT_ONCE), "ENOSPC"),
     (status(429, **AT_ONCE), "EIO"),
     (status(500, **AT_ONCE), "EIO"),
     (status(502, **AT_ONCE), "EIO"),
@@ -40,7 +41,7 @@ ERRNOS = [
     ({"kind": "answer", "status": 200, "body": "<html>Hello</html>"}, "EIO"),
     ({"kind": "answer", "status": 200, "body": '{"error": {"message": "no"}}'}, "EIO"),
     ({"kind": "stall"}, "ETIMEDOUT"),
-    (status(429, header="retry-after", value="60"), "EIO"),  # the last: nothing is asked after it
+    (status(429, header="retry-after", value="110"), "EIO"),  # the last: nothing is asked after it
 ]
 
 
@@ -116,7 +117,7 @@ def test_a_refused_file_is_invalid(server, mount, errno_of):
     server.set_behaviours(read_only=False, max_file_size=10)
     assert errno_of(write, mounted / "box" / "other", b"a longer text") == "EFBIG"
     server.set_behaviours(max_file_size=None, full=True)
-    assert errno_of(write, mounted / "box" / "other", b"text") == "EIO"
+    assert errno_of(write, mounted / "box" / "other", b"text") == "ENOSPC"
 
 
 def test_more_than_max_file_size_is_too_large(server, mount, errno_of, stored):
@@ -133,7 +134,7 @@ def test_more_than_max_file_size_is_too_large(server, mount, errno_of, stored):
 def test_no_connection_is_no_route_to_the_server(server, mount, errno_of):
     id = server.new_container("box")
     server.write(id, "/mnt/data/file", b"content")
-    mounted = mount(timeout=5)
+    mounted = mount(timeout=2)
     mounted.expect("stale listing", "not on the server", "not everything", "is kept here")
     assert os.listdir(mounted / "box") == ["file"]
     server.kill()
@@ -184,7 +185,7 @@ def test_without_a_server_what_is_cached_stays_readable(
     id = server.new_container("box")
     for name in ("cached", "other", "dir/below"):
         server.write(id, f"/mnt/data/{name}", name.encode())
-    mounted = mount(timeout=5)
+    mounted = mount(timeout=2)
     mounted.expect("stale listing", "not on the server", "is kept here", "not everything")
     box = mounted / "box"
     assert (box / "cached").read_bytes() == b"cached"

@@ -138,7 +138,7 @@ def test_statfs_is_plausible(box, run):
 def test_df_and_stat_are_readable(box, run):
     lines = run("df", "-h", box).splitlines()
     assert len(lines) == 2
-    assert re.match(r"containerfs +[\d.]+[KMGTP] +[\d.]+[KMGTP]? +[\d.]+[KMGTP] +\d+%", lines[1])
+    assert re.match(r"openai: +[\d.]+[KMGTP] +[\d.]+[KMGTP]? +[\d.]+[KMGTP] +\d+%", lines[1])
     assert "containerfs" in run("df", "-hT", box)
     assert "Type: fuse" in run("stat", "-f", box)
     assert "Namelen: 255" in run("stat", "-f", box)

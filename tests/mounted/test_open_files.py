@@ -10,20 +10,6 @@ import threading
 import pytest
 
 
-@pytest.fixture
-def fd():
-    """Opens: `fd(path, flags)`; closed with the test."""
-    opened = []
-
-    def fd(path, flags, mode=0o644):
-        opened.append(os.open(path, flags, mode))
-        return opened[-1]
-
-    yield fd
-    for each in opened:
-        os.close(each)
-
-
 def test_random_overlapping_writes_are_kept_byte_for_byte(box, sent):
     rng = random.Random(7)
     expected = bytearray()

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from containerfs.fs.prefetch import FIRST_WINDOW, GAP
+from containerfs.fs.scanning import FIRST_WINDOW, GAP
 
 COUNT = 400
 
@@ -43,6 +43,55 @@ def test_a_scan_that_stops_has_fetched_no_more_than_a_window_ahead(full, server,
         (full / f"f{number:03}").read_bytes()
     eventually(lambda: len(contents(server)) > 8)  # it was noticed
     assert len(contents(server)) <= 4 + 4 * FIRST_WINDOW
+
+
+@pytest.fixture
+def divided(server, mount):
+    """Directories of one file or a few: `divided(few)`, the directory above them."""
+
+    def make(few):
+        box_id = server.new_container("box")
+        files = [
+            {"path": f"/mnt/data/d{number:03}/f{each}", "content_base64": "Y29udGVudA=="}
+            for number in range(COUNT // few)
+            for each in range(few)
+        ]
+        server.admin("POST", f"/admin/files/{box_id}", files)
+        directory = mount(ttl=300) / "box"
+        assert len(os.listdir(directory)) == COUNT // few
+        server.forget_requests()
+        return directory
+
+    return make
+
+
+@pytest.mark.parametrize("few", [1, 4])
+@pytest.mark.parametrize("command", ["cat */*", "grep -r content .", "cp -r . COPY"])
+def test_a_scan_of_many_directories_asks_for_each_file_once(
+    divided, server, run, command, few, tmp_path
+):
+    run("bash", "-c", command.replace("COPY", f"{tmp_path}/copy"), cwd=divided(few))
+    asked = contents(server)
+    assert len(asked) == len(set(asked)) == COUNT
+
+
+@pytest.mark.parametrize("few", [1, 4])
+def test_a_scan_is_followed_into_the_next_directories(divided, server, few, eventually):
+    directory = divided(few)
+    paths = [f"d{number:03}/f{each}" for number in range(8) for each in range(few)]
+    for path in paths:
+        (directory / path).read_bytes()
+    eventually(lambda: len(contents(server)) >= len(paths) + FIRST_WINDOW)
+
+
+def test_who_stays_in_a_directory_gets_nothing_of_the_next(divided, server):
+    directory = divided(4)
+    first, *others = sorted(directory.iterdir(), reverse=True)
+    before = next(each for each in others if each.stat().st_ino < first.stat().st_ino)
+    for each in (first, before):  # the second is before the first in both orders
+        for name in sorted(os.listdir(each)):
+            (each / name).read_bytes()
+    assert len(contents(server)) == 8
 
 
 def test_reading_out_of_order_fetches_what_is_read_and_nothing_else(full, server):

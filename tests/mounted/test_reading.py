@@ -168,3 +168,16 @@ def test_a_listed_file_that_is_not_there_disappears(server, mount, errno_of):
     assert errno_of((mounted / "box" / "phantom").read_bytes) == "ENOENT"
     assert "phantom" not in os.listdir(mounted / "box")
     assert (mounted / "box" / "file").read_bytes() == b"content"
+
+
+def test_a_large_file_comes_by_parts_and_no_byte_twice(server, mount, run):
+    data = content_of(20 << 20)
+    server.write(server.new_container("box"), "/mnt/data/file", data)
+    server.set_faults({"kind": "latency", "operation": "content", "seconds": 0.03})
+    file = mount() / "box" / "file"
+    with file.open("rb") as reader:
+        assert run("tail", "-c", "100", file, text=False) == data[-100:]
+        assert reader.read() == data
+    asked = server.requests("content")
+    assert sum(request["bytes_out"] for request in asked) == len(data)
+    assert {request["status"] for request in asked} == {206}

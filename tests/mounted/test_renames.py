@@ -146,8 +146,8 @@ def test_the_files_of_a_directory_are_sent_side_by_side(mount, server):
     for number in range(12):
         (box / "dir" / f"{number}").write_bytes(b"x")
     # One after the other, twelve of them would take longer than an operation may.
-    server.set_faults({"kind": "latency", "seconds": 0.4, "operation": "create_file"})
-    mounted.remount(op_timeout=2)
+    server.set_faults({"kind": "latency", "seconds": 1, "operation": "create_file"})
+    mounted.remount(op_timeout=10)
     os.rename(box / "dir", box / "renamed")
     assert len(os.listdir(box / "renamed")) == 12
 

@@ -180,3 +180,31 @@ def test_nothing_is_asked_when_nobody_looks(server, mount, run, eventually):
     asked = [entry["query"] for entry in server.requests() if "who=" in entry["query"]]
     assert len(asked) >= 10
     assert {"who=watched" in query for query in asked} == {False}
+
+
+def test_without_a_ttl_one_call_asks_once(server, mount):
+    id = server.new_container("box")
+    server.write(id, "/mnt/data/dir/file", b"content")
+    directory = mount(ttl=0) / "box" / "dir"
+
+    def lists(call, *args):
+        server.forget_requests()
+        call(*args)
+        return operations(server).count("list_files")
+
+    assert lists(lambda: os.close(os.open(directory / "file", os.O_RDONLY))) == 2  # dir, and file
+    assert lists(os.listdir, directory) == 1
+    assert lists(os.listdir, directory.parent) == 1
+    assert lists(os.remove, directory / "file") == 2
+
+
+def test_without_a_ttl_the_next_call_asks_anew(server, mount, rewrite):
+    id = server.new_container("box")
+    file = server.write(id, "/mnt/data/file", b"old", created_at=1_000)["id"]
+    box = mount(ttl=0) / "box"
+    for number in range(5):
+        assert len(os.listdir(box)) == 1 + number
+        assert os.stat(box / "file").st_size == 3 + number
+        assert (box / "file").read_bytes() == b"old" + b"x" * number
+        rewrite(id, file, b"old" + b"x" * (number + 1), same_id=True, created_at=2_000 + number)
+        server.write(id, f"/mnt/data/{number}", b"")

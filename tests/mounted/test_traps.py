@@ -10,20 +10,6 @@ import threading
 import pytest
 
 
-@pytest.fixture
-def fd():
-    """Opens: `fd(path, flags)`; closed with the test."""
-    opened = []
-
-    def fd(path, flags, mode=0o644):
-        opened.append(os.open(path, flags, mode))
-        return opened[-1]
-
-    yield fd
-    for each in opened:
-        os.close(each)
-
-
 def test_times_do_not_move_when_a_file_is_sent(box, shared_mount, eventually, sent):
     path = box / "file"
     with path.open("wb") as file:
@@ -49,25 +35,6 @@ def test_tar_does_not_see_a_file_change_as_it_reads_it(box, run, tmp_path):
     with tarfile.open(box / "sub" / "two.tar") as archive:
         assert len(archive.getnames()) == 9
     assert run("tar", "-df", tmp_path / "one.tar", "-C", box) == ""
-
-
-def test_rsync_finds_nothing_to_do_the_second_time(box, run, tmp_path, counted):
-    source = tmp_path / "source"
-    (source / "a" / "b").mkdir(parents=True)
-    for number in range(10):
-        (source / "a" / f"{number}").write_bytes(b"%d" % number * 100)
-    (source / "a" / "empty").touch()
-    os.symlink("0", source / "a" / "link")
-    run("rsync", "-a", f"{source}/", f"{box}/")
-    counted(box)
-    assert run("rsync", "-ai", f"{source}/", f"{box}/") == ""
-    assert run("rsync", "-aic", f"{source}/", f"{box}/") == ""
-    requests = counted(box)
-    assert "create_file" not in requests or requests["create_file"] == 1  # the empty file, later
-    assert "content" not in requests
-    back = tmp_path / "back"
-    run("rsync", "-a", f"{box}/", f"{back}/")
-    assert run("rsync", "-ai", f"{box}/", f"{back}/") == ""
 
 
 @pytest.mark.parametrize("name", ["user.absent", "security.capability", "system.posix_acl_access"])

@@ -543,3 +543,21 @@ def test_a_large_file_is_written_and_read_whole(box, tmp_path, run, stored):
     assert stored(xattr(box, "id"))["large"] == data
     assert os.statvfs(box).f_bavail > 0
     assert Path(box / "large").stat().st_size == len(data)
+
+
+def test_of_two_machines_that_change_one_file_the_last_close_wins(
+    server, mount, stored, eventually
+):
+    id = server.new_container("box")
+    here, there = (mount(ttl=0.1) for _ in range(2))
+    there.expect("wins over")
+    (here / "box" / "file").write_bytes(b"at first")
+    eventually((there / "box" / "file").exists)
+    first, second = (os.open(each / "box" / "file", os.O_WRONLY) for each in (here, there))
+    os.write(first, b"from here, and longer")
+    os.write(second, b"there")
+    os.close(first)
+    os.close(second)
+    eventually(lambda: stored(id) == {"file": b"thererst"})
+    assert len(server.files(id)) == 1
+    eventually(lambda: (here / "box" / "file").read_bytes() == b"thererst")

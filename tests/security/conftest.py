@@ -164,7 +164,7 @@ async def hostile_client(hostile: Hostile) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def hasty_client(hostile: Hostile) -> AsyncIterator[Client]:
-    connection = Connection(base_url=hostile.base_url, api_key=CANARY, timeout=0.35)
+    connection = Connection(base_url=hostile.base_url, api_key=CANARY, timeout=0.8)
     async with connect(connection) as client:
         yield client
 

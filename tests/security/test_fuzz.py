@@ -4,6 +4,7 @@ import json
 import os
 import random
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +17,8 @@ import trio
 from containerfs.api.client import Client, connect
 from containerfs.api.connection import Connection
 from containerfs.api.listing import all_containers, all_files
+from containerfs.assembly import Mount
 from containerfs.cache.state import open_state
-from containerfs.daemon import Mount
 from containerfs.errors import FileSystemError
 from containerfs.fs.inodes import ROOT_INO
 from containerfs.options import Options
@@ -194,7 +195,7 @@ async def try_client(hostile: Any, answers: dict[str, bytes], seed: int) -> None
                 said = ""
             assert len(said) < 2_000
             assert said == "" or said.isprintable()
-            for entry in found if isinstance(found, tuple) else ():
+            for entry in found if type(found) is tuple else ():
                 assert entry.id.encode()
                 assert 0 <= entry.created < 2**34
                 assert getattr(entry, "size", None) in (None, 0) or 0 < entry.size < 2**63
@@ -241,7 +242,7 @@ async def _look(operations: Any, ino: int, mount: Mount, depth: int = 0) -> None
                 await operations.release(info.fh)
     except pyfuse3.FUSEError:
         return
-    node: Any = mount.namespace.inodes[ino]
+    node: Any = mount.tree.inodes[ino]
     for name in list(getattr(node, "children", {}))[:10]:
         raw = os.fsencode(name)
         assert 0 < len(raw) <= 255
@@ -320,7 +321,9 @@ def test_a_mount_takes_any_answer(hostile, real_answers, mount, count) -> None:
         hostile.answer = answering(real_answers, seed)
         look_at_all(mounted.path)
     hostile.answer = honest
-    assert look_at_all(mounted.path) > 3
+    deadline = time.monotonic() + 60
+    while look_at_all(mounted.path) <= 3:  # the short limits may pass once more on a busy machine
+        assert time.monotonic() < deadline
 
 
 def _honest(answers: dict[str, bytes]) -> Callable[[Any], list[bytes]]:

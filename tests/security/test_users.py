@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from containerfs import accounts, mounts
+from containerfs import accounts, mounts, unsent
 from containerfs.accounts import Account, locked
 from containerfs.cache.state import open_state
 from containerfs.errors import LocalFault
@@ -156,7 +156,7 @@ def test_an_export_of_a_container_with_a_hostile_id_stays_in_its_directory(tmp_p
             spool = f"{number:032x}"
             (account.directory / "spool" / spool).write_bytes(b"x")
             journal.begin(container_id=id, path="out", spool=spool, replaces=(), held=False)
-    for each in accounts.unsent(account):
+    for each in unsent.find(account):
         top, _, rest = each.path.partition("/")
         assert (rest, top in (".", "..")) == ("out", False)
         assert os.path.normpath(tmp_path / each.path).startswith(f"{tmp_path}/")

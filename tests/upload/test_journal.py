@@ -122,6 +122,19 @@ def test_ids_are_not_used_again_while_they_mean_something(connection):
     assert begin(journal, "c").id != second.id
 
 
+def test_ids_are_not_used_again_by_a_later_mount_either(path, connection, tmp_path):
+    """A rename that was cut off may still name an entry that was forgotten meanwhile."""
+    journal = Journal(connection)
+    kept, forgotten = begin(journal, "a"), begin(journal, "b")
+    journal.forget(forgotten)
+    later = Journal(connection)
+    new = begin(later, "c")
+    assert new.id not in (kept.id, forgotten.id)
+    for entry in later.entries:
+        later.forget(entry)
+    assert begin(Journal(connection), "d").id > new.id
+
+
 def life(journal: Journal, connection: Any, acknowledge: Any) -> None:
     """Two files written, sent and replaced: every kind of step; each is acknowledged when done."""
     one = begin(journal, "one", replaces=("old",))

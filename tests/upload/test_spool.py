@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
@@ -49,6 +49,7 @@ def test_truncating_cuts_and_grows_with_zeros(spools):
     spool.discard()
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -1,0 +1,38 @@
+"""What is waited for as long as it gets on."""
+
+import pytest
+import trio
+
+from containerfs.errors import TimedOut
+from containerfs.fs.patience import LEAST_PROGRESS, Patience
+
+
+async def test_what_does_not_move_is_given_up(autojump_clock):
+    with pytest.raises(TimedOut), Patience(10).waiting("it"):
+        await trio.sleep(11)
+    assert trio.current_time() == 10
+
+
+async def test_what_moves_is_waited_for(autojump_clock):
+    with Patience(10).waiting("it") as progress:
+        for moved in range(1, 5):
+            await trio.sleep(9)
+            progress(moved * LEAST_PROGRESS)
+
+
+async def test_what_moves_too_little_is_given_up(autojump_clock):
+    with pytest.raises(TimedOut), Patience(10).waiting("it") as progress:
+        for moved in range(1, 5):
+            await trio.sleep(9)
+            progress(moved)
+    assert trio.current_time() == 10
+
+
+async def test_a_pause_that_the_server_asks_for_does_not_count(autojump_clock):
+    patience = Patience(10)
+    with patience.waiting("it"):
+        await trio.sleep(5)
+        patience.put_off(60)
+        await trio.sleep(64)
+    with pytest.raises(TimedOut), patience.waiting("another"):
+        await trio.sleep(11)
