@@ -7,6 +7,14 @@ from containerfs.errors import TimedOut
 from containerfs.fs.patience import LEAST_PROGRESS, Patience
 
 
+async def move(patience, *, by):
+    """Four times so many bytes, nine seconds after each other."""
+    with patience.waiting("it") as progress:
+        for number in range(1, 5):
+            await trio.sleep(9)
+            progress(number * by)
+
+
 async def test_what_does_not_move_is_given_up(autojump_clock):
     with pytest.raises(TimedOut), Patience(10).waiting("it"):
         await trio.sleep(11)
@@ -14,17 +22,13 @@ async def test_what_does_not_move_is_given_up(autojump_clock):
 
 
 async def test_what_moves_is_waited_for(autojump_clock):
-    with Patience(10).waiting("it") as progress:
-        for moved in range(1, 5):
-            await trio.sleep(9)
-            progress(moved * LEAST_PROGRESS)
+    await move(Patience(10), by=LEAST_PROGRESS)
+    assert trio.current_time() == 36
 
 
 async def test_what_moves_too_little_is_given_up(autojump_clock):
-    with pytest.raises(TimedOut), Patience(10).waiting("it") as progress:
-        for moved in range(1, 5):
-            await trio.sleep(9)
-            progress(moved)
+    with pytest.raises(TimedOut):
+        await move(Patience(10), by=1)
     assert trio.current_time() == 10
 
 
