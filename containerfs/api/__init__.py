@@ -6,8 +6,4 @@ installed: a tenth of the time in which a mount starts. It does without where th
 
 import sys
 
-if "httpx" not in sys.modules:
-    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # "not installed"
-    import httpx  # noqa: F401 - for the others
-
-    del sys.modules["httpx._main"]
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # "not installed"

@@ -19,7 +19,7 @@ _FULL = ("--vfs-cache-mode", "full")
 _CHECKERS = ("--checkers", "64")  # requests for the sizes of files that are under way at once
 _BOTH = {"off": _CHECKERS, "full": (*_FULL, *_CHECKERS)}
 _BLOCK = 4096
-_MOST_WAITS = 4  # each twice as long as the one before
+_MOST_WAITS = 6  # the first as long as a listing should live, the others half as long
 _NOTHING = "no line of text has these words"
 
 
@@ -189,7 +189,7 @@ def _listed(usual: Contestant, forgetful: Contestant, life: float, meter: Meter)
 def _list_when_stale(place: Place, life: float, meter: Meter) -> None:
     """Wait until listing costs a request again: how long a listing lives is not ours to say."""
     for attempt in range(_MOST_WAITS):
-        time.sleep((life + 1) * 2**attempt if place.watched.requests else 0)
+        time.sleep((life / 2 if attempt else life + 1) if place.watched.requests else 0)
         watch = Watch(place.watched)
         call(["ls", "-l", place.path])
         reading = watch.read()
