@@ -1,13 +1,19 @@
 """The benchmarks: that they run to the end, on what every machine has."""
 
 import json
+import select
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).parent / "benchmarks" / "run.py"
+LINE = SCRIPT.with_name("delay.py")
+PIECE = bytes(1 << 20)
+MORE = 20  # pieces that are sent when a line has begun to take what it was too full for
 METRICS = {
     "a": {"cold read"},
     "b": {"warm re-read"},
@@ -71,3 +77,42 @@ def test_every_job_is_measured_without_a_peer(bench, tmp_path):
 
 def test_a_job_that_does_not_exist_is_a_usage_error(bench):
     assert bench("z").returncode == 2
+
+
+@pytest.fixture
+def line():
+    """A line to nobody yet: its near end, and who listens at its far end."""
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        words = [sys.executable, str(LINE), str(far.getsockname()[1]), "0.001"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                port = int(process.stdout.readline().split()[-1])
+                with socket.create_connection(("127.0.0.1", port)) as near:
+                    yield near, far
+            finally:
+                process.kill()
+
+
+def test_a_line_that_was_full_goes_on_when_its_far_end_reads_again(line):
+    near, listener = line
+    far, _ = listener.accept()
+    sent = 0
+    near.setblocking(False)
+    while select.select([], [near], [], 1)[1]:  # until it takes nothing for a second
+        sent += near.send(PIECE)
+    near.settimeout(60)
+
+    def send_on():
+        for _ in range(MORE):
+            near.sendall(PIECE)
+        near.shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=send_on)
+    sender.start()
+    received = 0
+    with far:
+        far.settimeout(60)
+        while piece := far.recv(len(PIECE)):
+            received += len(piece)
+    sender.join()
+    assert received == sent + MORE * len(PIECE)

@@ -20,7 +20,7 @@ from containerfs.cache.parts import Parts
 from containerfs.cache.plausibility import may_be_error
 from containerfs.cache.sidebyside import SideBySide
 from containerfs.cache.windows import Windows
-from containerfs.errors import FileSystemError
+from containerfs.errors import FileSystemError, ServerFault
 
 log = logging.getLogger(__name__)
 
@@ -173,13 +173,12 @@ class Downloads:
 
     async def _run(self, download: Download) -> None:
         try:
-            with download.scope:
-                if download.parts is None:
-                    await self._fetching.fetch(download)
-                else:
-                    await self._side_by_side.fetch(download, download.parts)
-            if download.scope.cancelled_caught:
-                log.info("file %s is left at %d", download.file.id, download.available)
+            while await self._is_left(download) and download.readers:
+                download.scope = trio.CancelScope()  # somebody came at the last moment
+                if download.parts is not None:
+                    download.parts.give_back()
+            if not download.is_over and not download.is_for_windows and download.readers:
+                raise ServerFault(f"file {download.file.id}: it ended at {download.available}")
         except FileSystemError as exc:
             download.error = exc
         except Exception as exc:
@@ -194,6 +193,17 @@ class Downloads:
                 self._park(download)
             download.tell()
             self._end_unused(download)
+
+    async def _is_left(self, download: Download) -> bool:
+        """Fetch it; whether that was ended because nobody read it."""
+        with download.scope:
+            if download.parts is None:
+                await self._fetching.fetch(download)
+            else:
+                await self._side_by_side.fetch(download, download.parts)
+        if download.scope.cancelled_caught:
+            log.info("file %s is left at %d", download.file.id, download.available)
+        return download.scope.cancelled_caught
 
     def _park(self, download: Download) -> None:
         """Let the next reader go on where this one ended."""

@@ -34,7 +34,7 @@ class Keeping:
         spool, entry = file.spool, file.entry
         if spool is not None and entry is not None and spool.size <= SMALL:
             self._journal.keep(entry, content=spool.read(0, spool.size))
-            await self._sync()
+            await self.sync()
             return
         synced = None
         while file.spool is not None and file.spool is not synced:  # it may be replaced meanwhile
@@ -42,7 +42,7 @@ class Keeping:
             await synced.sync()
         if file.entry is not None:
             self._journal.keep(file.entry)
-            await self._sync()
+            await self.sync()
 
     async def try_to_keep(self, file: File) -> None:
         """`keep`, where something else has failed already."""
@@ -71,9 +71,14 @@ class Keeping:
             NoSpace, LocalFault: It may come back.
         """
         if self._journal.changes != self._synced:
-            await self._sync()
+            await self.sync()
 
-    async def _sync(self) -> None:
+    async def sync(self) -> None:
+        """Return once all that was recorded so far survives a power cut.
+
+        Raises:
+            NoSpace, LocalFault: It may not.
+        """
         changes = self._journal.changes
         await self._state.sync()
         self._synced = max(self._synced, changes)

@@ -234,7 +234,8 @@ class Sending:
             log.exception("sending %r failed", file.path)
 
     async def send_below(self, directory: Directory) -> None:
-        """Send every dirty file below *directory*, many at once.
+        """Send every dirty file below *directory*, many at once; then what is kept here only, such
+        as modes, links and empty directories, survives a power cut too.
 
         Raises:
             FileSystemError: The first failure, once all were tried.
@@ -253,3 +254,4 @@ class Sending:
                     nursery.start_soon(send, node)
         if errors:
             raise errors[0]
+        await self._keeping.sync()

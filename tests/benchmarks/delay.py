@@ -149,7 +149,6 @@ class Line:
     def _send(self, end: End) -> None:
         assert end.other is not None
         had_room = end.under_way < MOST_UNDER_WAY
-        was_waiting = False
         try:
             while end.unsent:
                 sent = end.sock.send(end.unsent[0])
@@ -160,7 +159,7 @@ class Line:
                 else:
                     end.unsent.popleft()
         except BlockingIOError:
-            was_waiting = True
+            pass  # epoll tells when it takes more
         except OSError:
             self._close(end)
             return
@@ -169,7 +168,7 @@ class Line:
         if end.is_closed:
             return
         self._watch(end)
-        if not had_room and end.under_way < MOST_UNDER_WAY and not was_waiting:
+        if not had_room and end.under_way < MOST_UNDER_WAY:
             self._watch(end.other)
 
     def _finish(self, end: End) -> None:

@@ -58,7 +58,7 @@ def _rtts(_context: click.Context, _parameter: click.Parameter, text: str) -> tu
 @click.option(
     "--patience",
     type=float,
-    default=90.0,
+    default=60.0,
     show_default=True,
     help="Who has spent more seconds on a job does no further round.",
 )
