@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from containerfs.api.types import Container, RemoteFile
-from containerfs.cache.database import connected, sync
+from containerfs.cache.database import Log, connected
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS containers(
@@ -67,6 +67,7 @@ class State:
         self.connection = connection
         self._undone: list[Callable[[], None]] = []
         self._committed: list[Callable[[], None]] = []
+        self._log = Log(connection)
         self._syncing = trio.Lock()
         self._syncs_begun = 0
         self._syncs_done = 0
@@ -105,13 +106,16 @@ class State:
 
         Those who ask while one sync is under way share the next.
         """
+        if self._log.is_quick and not self._syncing.locked():
+            await self._log.sync()
+            return
         needed = self._syncs_begun + 1
         async with self._syncing:
             if self._syncs_done >= needed:
                 return
             self._syncs_begun += 1
             number = self._syncs_begun
-            await sync(self.connection)
+            await self._log.sync()
             self._syncs_done = number
 
     def on_rollback(self, undo: Callable[[], None]) -> None:

@@ -33,7 +33,8 @@ class Keeping:
         """
         spool, entry = file.spool, file.entry
         if spool is not None and entry is not None and spool.size <= SMALL:
-            self._journal.keep(entry, content=spool.read(0, spool.size))
+            with self._state.transaction():
+                self._journal.keep(entry, content=spool.read(0, spool.size))
             await self.sync()
             return
         synced = None

@@ -105,8 +105,7 @@ class Opening:
         local.mode, local.uid, local.gid = mode & 0o7777, uid, gid
         local.atime_ns = local.mtime_ns = local.ctime_ns = now_ns()
         try:
-            self._spooling.take_spool(file, spool)
-            self._tree.touch_directory(directory)
+            self._spooling.begin(file, spool, directory)
         except FileSystemError:
             self._take_back(file)
             raise

@@ -4,7 +4,7 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.room import FREED_AT_ONCE
 from containerfs.cache.state import State
 from containerfs.errors import FileSystemError, NoSpace
-from containerfs.fs.nodes import File
+from containerfs.fs.nodes import Directory, File
 from containerfs.fs.objects import Objects
 from containerfs.fs.patterns import NamePatterns
 from containerfs.fs.reading import Reading
@@ -98,6 +98,12 @@ class Spooling:
         """Keep the content of a held file here only; the caller deletes what the server has."""
         await self.make_dirty(file)
         self._objects.lose_remote(file)
+
+    def begin(self, file: File, spool: Spool, directory: Directory) -> None:
+        """`take_spool` of a new *file* in *directory*."""
+        with self._state.transaction():
+            self.take_spool(file, spool)
+            self._tree.touch_directory(directory)
 
     def take_spool(self, file: File, spool: Spool) -> None:
         """Let *spool* be what *file* holds, once the journal knows it: a crash does not lose it.
