@@ -124,7 +124,7 @@ class Mount:
             tree=shown.tree, spooling=opened.spooling, uploader=storage.uploader, scratch=scratch
         )
         self.tree, self.namespace = shown.tree, shown.namespace
-        self.uploader, self.store = storage.uploader, storage.store
+        self.uploader, self.store, self.spools = storage.uploader, storage.store, storage.spools
         self.sending, self.recovery = sends.sending, sends.recovery
         self.operations = Operations(
             tree=shown.tree,
@@ -179,6 +179,7 @@ class Mount:
             log.warning("%s is kept here and sent by the next mount", _named(paths))
         self._storage.metadata.save()
         self._storage.store.save()
+        self.spools.close()
 
 
 def _named(paths: list[str]) -> str:

@@ -75,6 +75,7 @@ async def run(
             nursery.start_soon(mount.recovery.recover)
             nursery.start_soon(mount.uploader.run)
             nursery.start_soon(mount.store.run)
+            nursery.start_soon(mount.spools.run)
             async with _mounted(mount.operations, mountpoint, fuse_options(options, source)):
                 log.info("%s is mounted on %s", source, mountpoint)
                 await _serve(ready, client)

@@ -77,7 +77,7 @@ def discard(account: Account) -> int:
     for each in doomed:
         each.spool.unlink(missing_ok=True)
     for folder in account.directory.glob(LOST_SPOOLS):
-        folder.rmdir()
+        shutil.rmtree(folder)
     return len(doomed)
 
 
@@ -118,7 +118,8 @@ def _nameless(directory: Path) -> list[Path]:
     folders = sorted(directory.glob(LOST_SPOOLS))
     if not has_state(directory):
         folders.append(directory / "spool")
-    return [spool for folder in folders for spool in sorted(folder.glob("*"))]
+    spools = [spool for folder in folders for spool in sorted(folder.glob("*"))]
+    return [spool for spool in spools if _size(spool) != 0]  # what is empty had nothing but a name
 
 
 def _as_name(id: str) -> str:

@@ -10,11 +10,9 @@ from containerfs.cache.state import State
 from containerfs.errors import FileSystemError
 from containerfs.fs.nodes import File
 from containerfs.upload.journal import Entry, Journal
+from containerfs.upload.spool import SMALL
 
 log = logging.getLogger(__name__)
-
-
-SMALL = 64 << 10  # bytes of a spool that is kept in the journal: one turn of the disk, not four
 
 
 class Keeping:
@@ -33,6 +31,7 @@ class Keeping:
         """
         spool, entry = file.spool, file.entry
         if spool is not None and entry is not None and spool.size <= SMALL:
+            # In the journal, too: one turn of the disk, not four.
             with self._state.transaction():
                 self._journal.keep(entry, content=spool.read(0, spool.size))
             await self.sync()

@@ -10,10 +10,11 @@ from functools import partial
 import trio
 
 from containerfs.api.types import RemoteFile
+from containerfs.cache.cachefile import Content
 from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
-from containerfs.errors import Expired, FileSystemError, LocalFault, TimedOut, Uncertain
+from containerfs.errors import Expired, FileSystemError, LocalFault, NoSpace, TimedOut, Uncertain
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.keeping import Keeping
@@ -21,7 +22,7 @@ from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.objects import Objects
 from containerfs.fs.tree import Tree
 from containerfs.upload.journal import Entry, Journal
-from containerfs.upload.spool import Spool
+from containerfs.upload.spool import SMALL, Spool
 from containerfs.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
@@ -186,16 +187,32 @@ class Sending:
             self._store.unpin(file.content)
             file.content = None
         try:
-            content = self._store.adopt(spool.path, spool.fd, remote, size=size)
-        except LocalFault as exc:
+            content = self._kept(spool, remote)
+        except (NoSpace, LocalFault) as exc:
             log.warning("%s", exc)
             spool.discard()
             return
-        spool.hand_over()
         if file.opens:
             file.content = content
         else:
             self._store.unpin(content)
+
+    def _kept(self, spool: Spool, remote: RemoteFile) -> Content:
+        """What the cache makes of *spool*, pinned; a small one is copied to beside others."""
+        size = spool.size
+        if size != remote.size or not 0 < size <= SMALL:
+            content = self._store.adopt(spool.path, spool.fd, remote, size=size)
+            spool.hand_over()
+            return content
+        content = self._store.begin(remote)
+        try:
+            self._store.write(content, spool.read(0, size), 0)
+            self._store.commit(content, size=size)
+        except FileSystemError:
+            self._store.unpin(content)
+            raise
+        spool.discard()
+        return content
 
     # Not at once.
 

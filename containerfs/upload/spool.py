@@ -9,6 +9,9 @@ import trio
 from containerfs.errors import from_os_error
 from containerfs.upload.copying import CHUNK, copy_bytes, copy_bytes_in_thread
 from containerfs.upload.journal import LOST_SPOOLS
+from containerfs.upload.spares import Spares
+
+SMALL = 64 << 10  # bytes; what is no longer is copied without a thread
 
 
 class Spool:
@@ -20,13 +23,20 @@ class Spool:
         frozen: Being sent: it must not change. Who wants to write makes a copy and writes that.
     """
 
-    __slots__ = ("_fd", "_is_doomed", "frozen", "path", "size")
+    __slots__ = ("_fd", "_is_doomed", "_is_synced", "_spares", "frozen", "path", "size")
 
-    def __init__(self, *, path: Path, size: int, fd: int | None = None) -> None:
+    def __init__(
+        self, *, path: Path, size: int, fd: int | None = None, spares: Spares | None = None
+    ) -> None:
+        """Args:
+        spares: Where its file goes when it is discarded; None to have it removed.
+        """
         self.path = path
         self.size = size
         self.frozen = False
         self._is_doomed = False
+        self._is_synced = False
+        self._spares = spares
         self._fd = fd
 
     @property
@@ -101,6 +111,7 @@ class Spool:
             NoSpace, LocalFault: It may not be.
         """
         own = os.dup(self.fd)
+        self._is_synced = True
         try:
             await trio.to_thread.run_sync(_sync, own, self.path.parent)
         except OSError as exc:
@@ -127,8 +138,20 @@ class Spool:
         self._is_doomed = True
         if self.frozen:
             return
+        if self._spares is not None and self._fd is not None and self._is_spare:
+            self._spares.give(self.path, self.hand_over())
+            return
         self.close()
         self.path.unlink(missing_ok=True)
+
+    @property
+    def _is_spare(self) -> bool:
+        """Whether its file may hold other bytes at once.
+
+        Not one that was synced: after a power cut the journal may name it again, and believe it.
+        Not a large one: a thread may still be copying it.
+        """
+        return self.size <= SMALL and not self._is_synced
 
     def freeze(self) -> None:
         """It is being sent from now on."""
@@ -146,6 +169,7 @@ class SpoolDirectory:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._spares = Spares(directory)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
@@ -157,12 +181,8 @@ class SpoolDirectory:
         Raises:
             NoSpace, LocalFault: It can't be made.
         """
-        path = self._directory / secrets.token_hex(16)
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            return Spool(path=path, size=0, fd=os.open(path, flags, 0o600))
-        except OSError as exc:
-            raise from_os_error(exc, "making a spool") from exc
+        path, fd = self._spares.take()
+        return Spool(path=path, size=0, fd=fd, spares=self._spares)
 
     async def copy(self, fd: int, size: int) -> Spool:
         """A spool that begins with the first *size* bytes of *fd*; large copies run in a thread.
@@ -216,7 +236,10 @@ class SpoolDirectory:
             Where it is now; None where there was nothing.
         """
         try:
-            if not any(path.lstat().st_size for path in self._directory.iterdir()):
+            for path in self._directory.iterdir():
+                if not path.lstat().st_size:
+                    path.unlink()
+            if not any(self._directory.iterdir()):
                 return None
             aside = self._directory.with_name(LOST_SPOOLS.replace("*", secrets.token_hex(4)))
             self._directory.rename(aside)
@@ -224,6 +247,14 @@ class SpoolDirectory:
         except OSError as exc:
             raise from_os_error(exc, "opening the spool") from exc
         return aside
+
+    async def run(self) -> None:
+        """Have new spools made quickly where there are many of them, until cancelled."""
+        await self._spares.run()
+
+    def close(self) -> None:
+        """Remove what would have become spools."""
+        self._spares.close()
 
     def remove_others(self, names: set[str]) -> None:
         """Remove what no journal entry names: left by a crash between two steps."""

@@ -293,7 +293,7 @@ async def test_a_spool_that_is_lost_is_told_and_does_not_stop_the_mount(
 async def test_the_spool_directory_is_needed_to_write(service, box, mounting, tmp_path):
     async with mounting() as tree:
         await tree.write(f"{box.name}/a", b"old")
-        (tmp_path / "machine" / "spool").rmdir()
+        shutil.rmtree(tmp_path / "machine" / "spool")
         with pytest.raises((LocalFault, NoSpace)):
             await tree.write(f"{box.name}/a", b"new")
         with pytest.raises((LocalFault, NoSpace)):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from containerfs.errors import LocalFault
+from containerfs.upload.spares import AHEAD
 from containerfs.upload.spool import SpoolDirectory
 
 MIB = 1 << 20
@@ -90,7 +91,8 @@ def test_a_spool_is_found_again_by_its_name(tmp_path, spools):
 
 def test_a_spool_that_is_gone_is_not_found(spools):
     spool = spools.new()
-    spool.discard()
+    spool.close()
+    spool.path.unlink()
     assert spools.open(spool.path.name) is None
 
 
@@ -141,6 +143,7 @@ async def test_a_copy_of_what_is_shorter_fails_and_leaves_nothing(tmp_path, spoo
     spool.write(0, b"0123")
     with pytest.raises(LocalFault):
         await spools.copy(spool.fd, 5)
+    spools.close()
     assert len(list((tmp_path / "spool").iterdir())) == 1
     spool.discard()
 
@@ -233,6 +236,8 @@ def test_a_copy_on_a_full_disk_says_so_and_leaves_nothing(tmp_path):
                     pass
                 else:
                     raise SystemExit(f"no error for {extra} bytes too many")
+            assert not any(path.stat().st_size for path in (full / "spool").iterdir())
+            spools.close()
             assert not list((full / "spool").iterdir())
         """,
     )
@@ -284,9 +289,10 @@ def test_a_spool_that_passes_the_file_size_limit_is_no_silent_loss(tmp_path):
 
 def test_what_no_journal_names_any_more_is_moved_aside(tmp_path, spools):
     assert spools.rescue() is None
-    spool = spools.new()
+    spool, empty = spools.new(), spools.new()
     spool.write(0, b"the only copy")
     spool.close()
+    empty.close()
     aside = spools.rescue()
     assert [path.read_bytes() for path in aside.iterdir()] == [b"the only copy"]
     assert list((tmp_path / "spool").iterdir()) == []
@@ -299,4 +305,63 @@ def test_a_spool_that_is_being_sent_is_discarded_after_that(spools):
     spool.discard()
     assert spool.read(0, 100) == b"on its way"
     spool.thaw()
+    spools.close()
     assert not spool.path.exists()
+
+
+# Files that are used again.
+
+
+def used(spools, size=1):
+    """A spool that held something and is not needed any more."""
+    spool = spools.new()
+    spool.write(0, b"x" * size)
+    return spool
+
+
+def test_the_file_of_a_small_spool_is_that_of_the_next_one_and_empty(spools):
+    spool = used(spools)
+    spool.discard()
+    again = spools.new()
+    assert (again.path, again.size, again.read(0, 10)) == (spool.path, 0, b"")
+    again.discard()
+
+
+def test_a_large_spool_is_removed_as_it_may_still_be_copied(spools):
+    spool = used(spools, MIB)
+    spool.discard()
+    assert not spool.path.exists()
+
+
+async def test_a_synced_spool_is_removed_as_the_journal_may_come_to_name_it_again(spools):
+    spool = used(spools)
+    await spool.sync()
+    spool.discard()
+    assert not spool.path.exists()
+
+
+def test_a_file_that_somebody_removed_is_not_used_again(spools):
+    spool = used(spools)
+    spool.discard()
+    spool.path.unlink()
+    again = spools.new()
+    assert again.path.exists()
+    again.discard()
+
+
+async def test_where_many_spools_are_made_their_files_are_made_ahead(tmp_path, spools, nursery):
+    nursery.start_soon(spools.run)
+    made = [spools.new() for _ in range(2)]
+    with trio.fail_after(5):
+        while len(list((tmp_path / "spool").iterdir())) < 2 + AHEAD:
+            await trio.lowlevel.checkpoint()
+    nursery.cancel_scope.cancel()
+    for spool in made:
+        spool.discard()
+
+
+async def test_files_that_were_made_ahead_go_with_the_directorys_end(tmp_path, spools):
+    used(spools).discard()
+    spools.close()
+    used(spools).discard()
+    assert list((tmp_path / "spool").iterdir()) == []

@@ -1,0 +1,99 @@
+"""Empty files that are ready to become spools.
+
+To make a file takes a disk longer than to write a small one, and many times as long where many were
+removed shortly before (ext4 looks for an inode that was not freed in the last minute). So the file
+of a spool that is not needed any more becomes the next one, and while many are being made a thread
+makes some ahead.
+"""
+
+import os
+import secrets
+import time
+from collections import deque
+from pathlib import Path
+
+import trio
+
+from containerfs.errors import from_os_error
+
+MOST = 64  # spares that are kept
+AHEAD = 32  # files that are made at once, ahead
+BURST = 0.05  # seconds between two spools that are made for a third to be expected
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Spares:
+    """The empty files of one directory that no spool uses, and how more are made."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._ready: deque[tuple[Path, int]] = deque()  # with their descriptors
+        self._made_at = 0.0  # when a file was last needed that was not ready
+        self._are_wanted = trio.Event()
+        self._is_closed = False
+
+    def take(self) -> tuple[Path, int]:
+        """An empty file and its open descriptor; the caller owns both.
+
+        Raises:
+            NoSpace, LocalFault: It can't be made.
+        """
+        while self._ready:
+            path, fd = self._ready.popleft()
+            if len(self._ready) < AHEAD and self._is_burst():
+                self._are_wanted.set()
+            if os.fstat(fd).st_nlink:
+                return path, fd
+            os.close(fd)  # somebody removed it
+        if self._is_burst():
+            self._are_wanted.set()
+        try:
+            return self._make()
+        except OSError as exc:
+            raise from_os_error(exc, "making a spool") from exc
+
+    def _is_burst(self) -> bool:
+        before, self._made_at = self._made_at, time.monotonic()
+        return self._made_at - before < BURST
+
+    def _make(self) -> tuple[Path, int]:
+        path = self._directory / secrets.token_hex(16)
+        return path, os.open(path, _FLAGS, 0o600)
+
+    def give(self, path: Path, fd: int) -> None:
+        """Take over a file that no spool uses any more; it is emptied, or removed."""
+        try:
+            if len(self._ready) < MOST and not self._is_closed:
+                os.ftruncate(fd, 0)
+                self._ready.append((path, fd))
+                return
+        except OSError:  # the disk: then it is no spare
+            pass
+        os.close(fd)
+        path.unlink(missing_ok=True)
+
+    async def run(self) -> None:
+        """Make files ahead while many are needed, until cancelled; then there are none."""
+        try:
+            while True:
+                await self._are_wanted.wait()
+                self._are_wanted = trio.Event()
+                if len(self._ready) < AHEAD:
+                    await trio.to_thread.run_sync(self._make_some)
+        finally:
+            self.close()
+
+    def _make_some(self) -> None:
+        try:
+            for _ in range(AHEAD):
+                self._ready.append(self._make())
+        except OSError:  # who needs one is told
+            pass
+
+    def close(self) -> None:
+        """Remove all that are ready, and keep none from now on."""
+        self._is_closed = True
+        while self._ready:
+            path, fd = self._ready.popleft()
+            os.close(fd)
+            path.unlink(missing_ok=True)
