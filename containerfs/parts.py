@@ -15,6 +15,7 @@ from containerfs.fs.closing import Closing
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.containers import Containers
 from containerfs.fs.delivery import Delivery
+from containerfs.fs.departures import Departures
 from containerfs.fs.handles import FileHandle, Handles
 from containerfs.fs.inodes import Inodes
 from containerfs.fs.keeping import Keeping
@@ -158,7 +159,7 @@ class Sends:
             store=storage.store,
             journal=storage.journal,
             uploader=storage.uploader,
-            nursery=nursery,
+            departures=Departures(nursery=nursery),
             delivery=self.delivery,
             conflicts=shown.conflicts,
             keeping=self.keeping,

@@ -2,7 +2,7 @@
 
 The limit grows by one for each round of quick answers while it is used up, halves when the server
 answers 429, and while a Retry-After runs nobody sends anything. Turns are first come, first
-served. Requests and transfers share the limit, but transfers never take its last quarter: a
+served. Requests and transfers share the limit, but transfers never take its last eighth: a
 stalled transfer holds its place until its inactivity limit, and metadata must go on meanwhile.
 """
 
@@ -16,8 +16,8 @@ import trio
 
 from containerfs.errors import RateLimited
 
-START = 32
-TRANSFER_SHARE = 0.75
+START = 64
+TRANSFER_SHARE = 0.875
 QUICK = 2.0  # an answer is quick when it takes at most this many times the best one seen
 SLACK = 0.05  # seconds added to that, so that noise on a short line does not count as slowness
 

@@ -5,6 +5,7 @@ frozen: a write that comes meanwhile goes to a copy, so no upload ever mixes two
 """
 
 import logging
+from collections import deque
 from functools import partial
 
 import trio
@@ -17,6 +18,7 @@ from containerfs.cache.state import State
 from containerfs.errors import Expired, FileSystemError, LocalFault, NoSpace, TimedOut, Uncertain
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.delivery import Delivery
+from containerfs.fs.departures import MOST, Departures
 from containerfs.fs.keeping import Keeping
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.objects import Objects
@@ -26,6 +28,8 @@ from containerfs.upload.spool import SMALL, Spool
 from containerfs.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
+
+SETTLED_AFTER = 0.1  # seconds: what is sent in the background meanwhile is settled at once
 
 
 class Sending:
@@ -41,7 +45,7 @@ class Sending:
         store: ContentStore,
         journal: Journal,
         uploader: Uploader,
-        nursery: trio.Nursery,
+        departures: Departures,
         delivery: Delivery,
         conflicts: Conflicts,
         keeping: Keeping,
@@ -54,12 +58,13 @@ class Sending:
         self._store = store
         self._journal = journal
         self._uploader = uploader
-        self._nursery = nursery
+        self._departures = departures
         self._delivery = delivery
         self._conflicts = conflicts
         self._keeping = keeping
         self._empty_delay = empty_delay
         self._delayed: set[int] = set()
+        self._is_settling = False
 
     async def send(self, file: File) -> None:
         """Return when the server has what *file* held when this was called.
@@ -68,6 +73,11 @@ class Sending:
             FileSystemError: It has not; the file stays dirty, and is sent again in the background
                 where that can help.
         """
+        await self._send(file)
+        await self._keeping.settle()
+
+    async def _send(self, file: File) -> None:
+        """`send`; after a power cut the file may be found to be sent again, until it is settled."""
         async with file.changing:
             if not file.is_dirty or file.parent is None:
                 return
@@ -80,7 +90,6 @@ class Sending:
             were_there = [await self._uploader.delete(container.remote.id, id) for id in replaced]
             if not all(were_there):
                 await self._conflicts.resolve(container, file)
-            await self._keeping.settle()
 
     async def upload(self, file: File, *, container: ContainerDirectory, path: str) -> RemoteFile:
         """Send the spool of *file* as *path*; `file.changing` is held.
@@ -226,16 +235,11 @@ class Sending:
         if entry is None or not file.is_dirty or entry.id in self._delayed:
             return
         self._delayed.add(entry.id)
-        self._nursery.start_soon(self._send_soon, file, entry, after)
+        delay = max(self._empty_delay, after or 0.0) if file.size == 0 else after or 0.0
+        self._departures.add(partial(self._depart, file, entry, after), after=delay)
 
-    async def _send_soon(self, file: File, entry: Entry, after: float | None) -> None:
-        try:
-            if file.size == 0:
-                await trio.sleep(max(self._empty_delay, after or 0.0))
-            elif after is not None:
-                await trio.sleep(after)
-        finally:
-            self._delayed.discard(entry.id)
+    async def _depart(self, file: File, entry: Entry, after: float | None) -> None:
+        self._delayed.discard(entry.id)
         if file.writers and file.size and after is None:
             return  # its close sends it
         await self.send_quietly(file)
@@ -243,12 +247,26 @@ class Sending:
     async def send_quietly(self, file: File) -> None:
         """Send it for nobody who waits: a failure is for who closes or syncs it next."""
         try:
-            await self.send(file)
+            await self._send(file)
+            self._settle_soon()
         except FileSystemError as exc:
             file.error, file.unreported = str(exc), exc
             log.warning("%r is not on the server: %s", file.path, exc)
         except Exception:  # a bug: the journal keeps the file, and the mount lives on
             log.exception("sending %r failed", file.path)
+
+    def _settle_soon(self) -> None:
+        """Settle what was sent for nobody who waits, with what else is sent meanwhile."""
+        if not self._is_settling:
+            self._is_settling = True
+            self._departures.add(self._settle, after=SETTLED_AFTER)
+
+    async def _settle(self) -> None:
+        self._is_settling = False
+        try:
+            await self._keeping.settle()
+        except FileSystemError as exc:
+            log.warning("what was sent may be sent again after a power cut: %s", exc)
 
     async def send_below(self, directory: Directory) -> None:
         """Send every dirty file below *directory*, many at once; then what is kept here only, such
@@ -261,14 +279,20 @@ class Sending:
 
         async def send(file: File) -> None:
             try:
-                await self.send(file)
+                await self._send(file)
             except FileSystemError as exc:
                 errors.append(exc)
 
+        files = deque(node for node in directory.walk() if isinstance(node, File) and node.is_dirty)
+
+        async def work() -> None:
+            while files:
+                await send(files.popleft())
+
         async with trio.open_nursery() as nursery:
-            for node in directory.walk():
-                if isinstance(node, File) and node.is_dirty:
-                    nursery.start_soon(send, node)
+            for _ in range(min(len(files), MOST)):
+                nursery.start_soon(work)
         if errors:
+            await self._keeping.settle()
             raise errors[0]
         await self._keeping.sync()
