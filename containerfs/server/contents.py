@@ -20,13 +20,16 @@ REGISTRY = 0  # the place of registered files; containers count from 1
 
 
 class Incoming:
-    """Content that is arriving. Closed by `Contents.keep` or by `discard`."""
+    """Content that is arriving. Closed by `Contents.keep` or by `discard`.
+
+    What is small is in memory until it is whole, and then written to its place at once.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0  # bytes so far
         self.head = b""  # the first of them
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        self._fd = -1
         self._pending: list[bytes] = []
         self._pending_size = 0
         self._lock = threading.Lock()  # whoever closes waits for the thread that writes
@@ -40,30 +43,48 @@ class Incoming:
         self._pending_size += len(data)
         if self._pending_size >= INLINE:
             pending, self._pending, self._pending_size = self._pending, [], 0
+            if self._fd < 0:
+                self._fd = _create(self.path)
             await asyncio.to_thread(self._write_all, pending)
 
-    def finish(self) -> None:
-        """Write what is left and close."""
+    def finish(self, place: Path) -> None:
+        """Have all of it at *place*, closed.
+
+        Raises:
+            FileNotFoundError: There is no such directory; it can be tried again.
+        """
+        is_small = self._fd < 0
+        if is_small:
+            self._fd, self.path = _create(place), place
         self._write_all(self._pending)
         self._pending = []
+        if not is_small:
+            os.rename(self.path, place)
         self._close()
 
     def discard(self) -> None:
         """Forget it all; does nothing to content that was kept."""
-        self._close()
-        self.path.unlink(missing_ok=True)
+        if self._close():
+            self.path.unlink(missing_ok=True)
 
-    def _close(self) -> None:
+    def _close(self) -> bool:
+        """Close the file; whether it was open."""
         with self._lock:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            if self._fd < 0:
+                return False
+            os.close(self._fd)
+            self._fd = -1
+            return True
 
     def _write_all(self, pieces: list[bytes]) -> None:
-        data = memoryview(b"".join(pieces))
+        data = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         with self._lock:
             while data:
                 data = data[os.write(self._fd, data) :]
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
 
 
 class Contents:
@@ -83,13 +104,12 @@ class Contents:
 
     def keep(self, incoming: Incoming, *, place: int) -> str:
         """Put an incoming content into its place; returns its key."""
-        incoming.finish()
         key = incoming.path.name
         try:
-            os.rename(incoming.path, self.path(place, key))
+            incoming.finish(self.path(place, key))
         except FileNotFoundError:
             self._make(place)
-            os.rename(incoming.path, self.path(place, key))
+            incoming.finish(self.path(place, key))
         return key
 
     def copy(self, *, source: int, key: str, place: int) -> str:

@@ -127,19 +127,21 @@ class Files:
         now = time.time()
         ids = [item.id or new_file_id(now=now, is_long=behaviours.long_ids) for item in new]
         hidden_until = now + behaviours.list_lag if behaviours.list_lag else 0.0
+        added = []
         self._database.execute("BEGIN IMMEDIATE")
         try:
             for old in instead_of or ():
                 self._database.execute("DELETE FROM files WHERE seq = ?", (old.seq,))
             for file_id, item in zip(ids, new, strict=True):
-                self._database.execute(
+                created = int(now) if item.created is None else item.created
+                cursor = self._database.execute(
                     "INSERT INTO files (id, container, created, name, path, source, size, "
                     "told_bytes, content, hidden_until, hidden_lists) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         file_id,
                         container.seq,
-                        int(now) if item.created is None else item.created,
+                        created,
                         item.name,
                         item.path,
                         item.source,
@@ -150,13 +152,14 @@ class Files:
                         behaviours.list_lag_lists,
                     ),
                 )
+                added.append(_added(cursor.lastrowid or 0, file_id, item, container, created))
         except BaseException:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
         for old in instead_of or ():
             self._remove_content(old)
-        return [self.find(container, file_id) for file_id in ids]
+        return added
 
     def delete(self, file: File, *, behaviours: Behaviours) -> None:
         """Delete the file."""
@@ -194,6 +197,21 @@ class Files:
                 name=path, path=path, source="assistant", size=0, content=None, told_bytes="null"
             )
             self.add(container, [new], behaviours=behaviours)
+
+
+def _added(seq: int, id: str, new: NewFile, container: Container, created: int) -> File:
+    return File(
+        seq=seq,
+        id=id,
+        container_id=container.id,
+        place=container.seq,
+        created=created,
+        path=new.path,
+        source=new.source,
+        size=new.size,
+        told_bytes=new.told_bytes,
+        content=new.content,
+    )
 
 
 def _file(row: sqlite3.Row, container: Container) -> File:
