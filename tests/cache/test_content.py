@@ -10,7 +10,8 @@ import trio
 from containerfs.api.types import RemoteFile
 from containerfs.cache.cachefile import Parked, content_name
 from containerfs.cache.content import WRITE_INTERVAL, ContentStore
-from containerfs.cache.index import BLOCK, MANY
+from containerfs.cache.index import MANY
+from containerfs.cache.packs import BLOCK, LARGEST
 from containerfs.cache.room import MOST_PARKED
 from containerfs.errors import LocalFault
 
@@ -35,9 +36,28 @@ def connection(tmp_path: Path):
     connection.close()
 
 
-@pytest.fixture
-def open_store(directory, connection):
+@pytest.fixture(params=[0, LARGEST], ids=["files", "packs"])
+def open_store(directory, connection, request):
     """Opens the store; its limit is in blocks of the disk."""
+    return lambda limit=1_000: ContentStore(
+        directory=directory,
+        connection=connection,
+        limit=limit * BLOCK,
+        largest_packed=request.param,
+    )
+
+
+@pytest.fixture
+def open_files(directory, connection):
+    """The same, where each content is a file."""
+    return lambda limit=1_000: ContentStore(
+        directory=directory, connection=connection, limit=limit * BLOCK, largest_packed=0
+    )
+
+
+@pytest.fixture
+def open_packs(directory, connection):
+    """The same, where small contents are in packs."""
     return lambda limit=1_000: ContentStore(
         directory=directory, connection=connection, limit=limit * BLOCK
     )
@@ -45,7 +65,7 @@ def open_store(directory, connection):
 
 def fill(store: ContentStore, file: RemoteFile, data: bytes = b"0123456789") -> None:
     content = store.begin(file)
-    os.pwrite(content.fd, data, 0)
+    store.write(content, data, 0)
     store.commit(content, size=len(data))
     store.unpin(content)
 
@@ -78,21 +98,21 @@ def test_another_version_is_another_content(open_store):
     assert not any(is_kept(store, other) for other in others)
 
 
-def test_incomplete_content_is_not_there(open_store, directory):
-    store = open_store()
+def test_incomplete_content_is_not_there(open_files, directory):
+    store = open_files()
     content = store.begin(version("a"))
-    os.pwrite(content.fd, b"01234", 0)
+    store.write(content, b"01234", 0)
     assert store.pin(version("a")) is None
     assert store.size_of(version("a")) is None
     store.unpin(content)
     assert list(directory.iterdir()) == []
 
 
-def test_incomplete_content_is_gone_after_a_crash(open_store, directory):
-    store = open_store()
+def test_incomplete_content_is_gone_after_a_crash(open_files, directory):
+    store = open_files()
     content = store.begin(version("a"))
-    os.pwrite(content.fd, b"01234", 0)
-    again = open_store()
+    store.write(content, b"01234", 0)
+    again = open_files()
     assert again.pin(version("a")) is None
     assert list(directory.iterdir()) == []
     store.unpin(content)
@@ -101,7 +121,7 @@ def test_incomplete_content_is_gone_after_a_crash(open_store, directory):
 def test_complete_content_is_there_after_a_crash(open_store):
     store = open_store()
     content = store.begin(version("a"))
-    os.pwrite(content.fd, b"0123456789", 0)
+    store.write(content, b"0123456789", 0)
     store.commit(content, size=10)
     store.save()
     again = open_store()
@@ -142,9 +162,9 @@ def test_content_that_was_dropped_before_it_was_indexed_is_not_indexed_later(ope
     assert (is_kept(again, version("a")), is_kept(again, version("b"))) == (False, True)
 
 
-def test_what_is_filled_out_of_order_is_no_content_before_it_is_whole(open_store, directory):
+def test_what_is_filled_out_of_order_is_no_content_before_it_is_whole(open_files, directory):
     # Its file is as long as the whole: were it taken for one after a crash, it would be wrong.
-    store = open_store()
+    store = open_files()
     fill(store, version("a"))
     store.save()
     (directory / content_name(version("a"))).unlink()
@@ -171,12 +191,12 @@ def test_strangers_in_the_directory_are_removed(open_store, directory):
 
 
 @pytest.mark.parametrize("data", [b"", b"012345678", b"0123456789a"])
-def test_content_of_the_wrong_size_is_dropped(open_store, directory, data, caplog):
-    first = open_store()
+def test_content_of_the_wrong_size_is_dropped(open_files, directory, data, caplog):
+    first = open_files()
     fill(first, version("a"))
     first.save()
     (directory / content_name(version("a"))).write_bytes(data)
-    store = open_store()
+    store = open_files()
     assert store.pin(version("a")) is None
     assert store.size_of(version("a")) is None
     assert "wrong size" in caplog.text
@@ -184,29 +204,29 @@ def test_content_of_the_wrong_size_is_dropped(open_store, directory, data, caplo
     assert is_kept(store, version("a"))
 
 
-def test_content_whose_file_is_missing_is_dropped(open_store, directory):
-    store = open_store()
+def test_content_whose_file_is_missing_is_dropped(open_files, directory):
+    store = open_files()
     fill(store, version("a"))
     fill(store, version("b"))
     (directory / content_name(version("a"))).unlink()
     assert store.pin(version("a")) is None
     store.save()
     (directory / content_name(version("b"))).unlink()
-    assert open_store().pin(version("b")) is None
+    assert open_files().pin(version("b")) is None
 
 
-def test_a_link_in_the_place_of_content_is_not_followed(open_store, directory, tmp_path):
-    first = open_store()
+def test_a_link_in_the_place_of_content_is_not_followed(open_files, directory, tmp_path):
+    first = open_files()
     fill(first, version("a"))
     first.save()
     (tmp_path / "secret").write_bytes(b"0123456789")
     (directory / content_name(version("a"))).unlink()
     (directory / content_name(version("a"))).symlink_to(tmp_path / "secret")
-    assert open_store().pin(version("a")) is None
+    assert open_files().pin(version("a")) is None
 
 
-def test_the_least_recently_used_goes_first(open_store, directory):
-    store = open_store(limit=3)
+def test_the_least_recently_used_goes_first(open_files, directory):
+    store = open_files(limit=3)
     for id in "abc":
         fill(store, version(id))
     assert is_kept(store, version("a"))
@@ -230,10 +250,10 @@ def test_content_in_use_is_never_evicted(open_store):
     assert not is_kept(store, version("a"))
 
 
-def test_content_larger_than_the_cache_lives_as_long_as_it_is_used(open_store, directory):
-    store = open_store(limit=0)
+def test_content_larger_than_the_cache_lives_as_long_as_it_is_used(open_files, directory):
+    store = open_files(limit=0)
     content = store.begin(version("a"))
-    os.pwrite(content.fd, b"0123456789", 0)
+    store.write(content, b"0123456789", 0)
     store.commit(content, size=10)
     assert is_kept(store, version("a"))
     store.unpin(content)
@@ -241,8 +261,8 @@ def test_content_larger_than_the_cache_lives_as_long_as_it_is_used(open_store, d
     assert list(directory.iterdir()) == []
 
 
-def test_a_pin_is_given_back_once_for_each_pin(open_store):
-    store = open_store(limit=1)
+def test_a_pin_is_given_back_once_for_each_pin(open_files):
+    store = open_files(limit=1)
     fill(store, version("a"))
     first, second = store.pin(version("a")), store.pin(version("a"))
     assert first is second
@@ -254,12 +274,12 @@ def test_a_pin_is_given_back_once_for_each_pin(open_store):
         first.read(0, 1)
 
 
-def test_the_limit_holds_from_the_start(open_store, directory):
-    store = open_store(limit=1_000)
+def test_the_limit_holds_from_the_start(open_files, directory):
+    store = open_files(limit=1_000)
     for id in "abcdef":
         fill(store, version(id))
     store.save()
-    small = open_store(limit=2)
+    small = open_files(limit=2)
     fill(small, version("g"))
     assert len(list(directory.iterdir())) == 2
 
@@ -351,9 +371,9 @@ def test_content_that_is_in_use_is_not_discarded(open_store):
 def test_content_begun_anew_does_not_disturb_who_still_has_the_first(open_store):
     store = open_store()
     first = store.begin(version("a"))
-    os.pwrite(first.fd, b"first", 0)
+    store.write(first, b"first", 0)
     second = store.begin(version("a"))
-    os.pwrite(second.fd, b"0123456789", 0)
+    store.write(second, b"0123456789", 0)
     store.commit(second, size=10)
     store.unpin(first)
     store.unpin(second)
@@ -442,8 +462,8 @@ def test_what_was_begun_and_left_is_taken_up(open_store):
     assert store.resume(version("a")) is None
 
 
-def test_what_was_begun_and_left_makes_room_first(open_store, directory):
-    store = open_store(limit=2)
+def test_what_was_begun_and_left_makes_room_first(open_files, directory):
+    store = open_files(limit=2)
     fill(store, version("old"))
     left = store.begin(version("left"))
     store.make_room(left, BLOCK)
@@ -455,8 +475,8 @@ def test_what_was_begun_and_left_makes_room_first(open_store, directory):
     assert len(list(directory.iterdir())) == 2
 
 
-def test_few_of_those_that_were_begun_and_left_are_kept(open_store, directory):
-    store = open_store()
+def test_few_of_those_that_were_begun_and_left_are_kept(open_files, directory):
+    store = open_files()
     for number in range(2 * MOST_PARKED):
         content = store.begin(version(f"{number}"))
         store.park(Parked(content=content, available=0, total=10))
