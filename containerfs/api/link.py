@@ -17,6 +17,7 @@ from containerfs.api.head import LONGEST_HEAD, AnswerHead, answer_head, end_of_h
 FIRST_RECEIVE = 64 * 1024  # bytes: a head, and all of most answers
 LARGE_RECEIVE = 1024 * 1024
 KEEPALIVE = 60.0  # seconds an idle connection is kept
+WARM = 1.0  # seconds after which it can't be taken for granted that the server keeps it, too
 
 
 class Link:
@@ -41,6 +42,11 @@ class Link:
         """It was used a short while ago, and the server has not ended it since."""
         return trio.current_time() < self._expires and not self._channel.is_readable
 
+    @property
+    def is_warm(self) -> bool:
+        """It was used a moment ago."""
+        return trio.current_time() < self._expires - KEEPALIVE + WARM
+
     async def send(self, request: httpx.Request) -> "tuple[AnswerHead, AnswerStream]":
         """Send *request* and return its answer, whose body is still to be read.
 
@@ -52,11 +58,31 @@ class Link:
         self.can_go_on = False
         limits = request.extensions.get("timeout", {})
         is_sent = await self._send(request, limits.get("write", math.inf))
-        head, rest = await self._receive_head(limits.get("read", math.inf))
-        frames = Measured(0) if request.method == "HEAD" else framing(head)
+        is_bodiless = request.method == "HEAD"
+        limit = limits.get("read", math.inf)
+        return await self._answer(limit, is_sent=is_sent, is_bodiless=is_bodiless)
+
+    async def ask(self, head: bytes) -> "tuple[AnswerHead, AnswerStream]":
+        """Send a request that is only this *head*; as `send`, without time limits.
+
+        Raises:
+            httpx.TransportError: No answer came.
+        """
+        self.can_go_on = False
+        try:
+            await self._channel.send(head, math.inf)
+            is_sent = True
+        except httpx.WriteError:
+            is_sent = False
+        return await self._answer(math.inf, is_sent=is_sent)
+
+    async def _answer(
+        self, limit: float, *, is_sent: bool, is_bodiless: bool = False
+    ) -> "tuple[AnswerHead, AnswerStream]":
+        head, rest = await self._receive_head(limit)
+        frames = Measured(0) if is_bodiless else framing(head)
         content = frames.take(rest) if rest or not frames.wanted else b""
         keep = is_sent and not head.is_last
-        limit = limits.get("read", math.inf)
         return head, AnswerStream(self, self._channel, frames, content, keep=keep, limit=limit)
 
     def close(self) -> None:

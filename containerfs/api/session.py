@@ -115,17 +115,22 @@ class Session:
         async with self._limiter.place(is_transfer=True):
             return await self._repeat(call, _Progress(), schedule)
 
-    async def open(self, call: Call) -> httpx.Response:
+    async def open(self, call: Call, *, first: httpx.Response | None = None) -> httpx.Response:
         """Send a call for content; the answer is open, its body unread, and `close` ends it.
 
         The deadline covers the wait for the answer's headers, the inactivity limit its body.
         The place is held until the answer is closed.
 
+        Args:
+            first: The answer of the first attempt, which has been made and holds its place; its
+                extension `sent_at` tells when.
+
         Raises: As `send`.
         """
-        await self._limiter.enter(is_transfer=True)
+        if first is None:
+            await self._limiter.enter(is_transfer=True)
         try:
-            return (await self._repeat(call, _Progress(), self._schedule())).response
+            return (await self._repeat(call, _Progress(), self._schedule(), first)).response
         except BaseException:
             self._limiter.leave(is_transfer=True)
             raise
@@ -140,24 +145,37 @@ class Session:
     def _schedule(self) -> Schedule:
         return Schedule(deadline=trio.current_time() + self._timeout, grace=GRACE)
 
-    async def _repeat(self, call: Call, progress: _Progress, schedule: Schedule) -> Answer:
+    async def _repeat(
+        self,
+        call: Call,
+        progress: _Progress,
+        schedule: Schedule,
+        first: httpx.Response | None = None,
+    ) -> Answer:
         async def attempt(number: int) -> Answer | Refusal:
+            nonlocal first
             body = progress.body = call.body()
-            schedule.put_off(self._limiter.pause)
-            await self._limiter.sit_out_pause(schedule.latest(trio.current_time()))
+            answered, first = first, None
+            if answered is None:
+                schedule.put_off(self._limiter.pause)
+                await self._limiter.sit_out_pause(schedule.latest(trio.current_time()))
             with trio.move_on_after(_share(call, number, schedule)):
-                return self._redacted(await self._attempt(call, progress, body))
+                return self._redacted(await self._attempt(call, progress, body, answered))
             progress.may_have_acted |= progress.is_whole
             return refused_by_clock(call, is_whole=progress.is_whole)
 
         return await repeat(attempt, schedule=schedule, what=call)
 
     async def _attempt(
-        self, call: Call, progress: _Progress, body: FilePart | PlainBody
+        self,
+        call: Call,
+        progress: _Progress,
+        body: FilePart | PlainBody,
+        first: httpx.Response | None = None,
     ) -> Answer | Refusal:
-        sent_at = trio.current_time()
+        sent_at = trio.current_time() if first is None else first.extensions["sent_at"]
         try:
-            response = await self._exchange.send(call, body)
+            response = await self._exchange.send(call, body, first=first)
         except httpx.TransportError as exc:
             progress.may_have_acted |= progress.is_whole
             return refused_by_transport(call, exc, is_whole=progress.is_whole)

@@ -80,6 +80,24 @@ class Downloads:
         download.scope.deadline = float("inf")
         return download
 
+    async def fetch(self, file: RemoteFile) -> None:
+        """Have the content of this version here, unless it is on its way already.
+
+        Raises:
+            FileSystemError: It can't be had.
+        """
+        if self.is_running(file):
+            return
+        download = self._prepare(file, whole=False)
+        download.readers += 1
+        try:
+            if download.is_running:
+                await self._run(download)
+            if download.error is not None:
+                raise download.error
+        finally:
+            self.leave(download)
+
     def leave(self, download: Download) -> None:
         """Give back what `join` gave."""
         download.readers -= 1
@@ -139,6 +157,13 @@ class Downloads:
         return download if is_use else None
 
     def _begin(self, file: RemoteFile, *, whole: bool) -> Download:
+        download = self._prepare(file, whole=whole)
+        if download.is_running:
+            self._nursery.start_soon(self._run, download)
+        return download
+
+    def _prepare(self, file: RemoteFile, *, whole: bool) -> Download:
+        """A new download; where it `is_running`, the caller runs it."""
         name = content_name(file)
         size = file.size
         if whole and size is not None:
@@ -150,7 +175,6 @@ class Downloads:
         download = self._anew(file) if parked is None else _resumed(file, parked)
         download.is_running = True
         self._running[name] = download
-        self._nursery.start_soon(self._run, download)
         return download
 
     def _anew(self, file: RemoteFile) -> Download:

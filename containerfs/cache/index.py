@@ -40,7 +40,8 @@ class ContentIndex:
         self._connection = connection
         connection.executescript(SCHEMA)
         if "address" not in [row[1] for row in connection.execute("PRAGMA table_info(content)")]:
-            connection.execute("ALTER TABLE content ADD COLUMN address INTEGER")  # made before there were packs
+            # It was made before there were packs.
+            connection.execute("ALTER TABLE content ADD COLUMN address INTEGER")
         if after_power_cut:
             connection.execute("DELETE FROM content WHERE name IN (SELECT name FROM unsynced)")
             connection.execute("DELETE FROM unsynced")

@@ -44,6 +44,8 @@ class Room:
 
     def could_hold(self, size: int) -> bool:
         """Whether *size* more bytes fit, if all goes that can."""
+        if self._used + cost(size) <= self._limit:
+            return True
         taken = sum(cost(each.size or 0) for each in self.open.values() if each.complete)
         parked = sum(each.content.held for each in self._parked.values())
         return taken + self._held - parked + cost(size) <= self._limit
