@@ -5,6 +5,7 @@ only within that origin.
 """
 
 import math
+from functools import cached_property
 
 import httpx
 
@@ -43,7 +44,6 @@ class Exchange:
         self._headers["Host"] = self._base.netloc.decode()
         self._content_headers = self._headers.copy()
         self._content_headers["Accept"] = "application/binary"
-        self._content_fields = fields_of(self._content_headers)
         self._transfer_limits = _limits(connection.transfer_timeout)
         self._other_limits = _limits(math.inf)  # a deadline of their own covers them
 
@@ -81,8 +81,16 @@ class Exchange:
             response = None
         raise ServerFault(f"{call}: more than {MOST_REDIRECTS} redirects", retriable=False)
 
+    @cached_property
+    def _content_fields(self) -> bytes:
+        return fields_of(self._content_headers)
+
     def head(self, call: Call) -> bytes:
-        """The head of a call for content, as `send` sends it."""
+        """The head of a call for content, as `send` sends it.
+
+        Raises:
+            httpx.LocalProtocolError: A header of ours cannot be sent.
+        """
         return get_head(self._target(call), self._content_fields)
 
     def redacted(self, text: str) -> str:

@@ -17,7 +17,6 @@ from containerfs.api.head import LONGEST_HEAD, AnswerHead, answer_head, end_of_h
 FIRST_RECEIVE = 64 * 1024  # bytes: a head, and all of most answers
 LARGE_RECEIVE = 1024 * 1024
 KEEPALIVE = 60.0  # seconds an idle connection is kept
-WARM = 1.0  # seconds after which it can't be taken for granted that the server keeps it, too
 
 
 class Link:
@@ -41,11 +40,6 @@ class Link:
     def is_fresh(self) -> bool:
         """It was used a short while ago, and the server has not ended it since."""
         return trio.current_time() < self._expires and not self._channel.is_readable
-
-    @property
-    def is_warm(self) -> bool:
-        """It was used a moment ago."""
-        return trio.current_time() < self._expires - KEEPALIVE + WARM
 
     async def send(self, request: httpx.Request) -> "tuple[AnswerHead, AnswerStream]":
         """Send *request* and return its answer, whose body is still to be read.

@@ -86,7 +86,7 @@ class Transport(httpx.AsyncBaseTransport):
         """The answer to what *send* sends, on a kept connection or on a new one."""
         repeated = False
         while True:
-            link = self._take(is_idempotent=is_idempotent)
+            link = self._take()
             is_kept = link is not None
             if link is None:
                 link = Link(await self._route.open(limit))
@@ -112,12 +112,10 @@ class Transport(httpx.AsyncBaseTransport):
         while self._idle:
             self._idle.pop().close()
 
-    def _take(self, *, is_idempotent: bool) -> Link | None:
+    def _take(self) -> Link | None:
         while self._idle:
             link = self._idle.pop()
-            # To look whether the server has ended it costs a system call: where the request can
-            # be sent again, one that was used a moment ago is worth a try.
-            if (is_idempotent and link.is_warm) or link.is_fresh:
+            if link.is_fresh:
                 return link
             link.close()
         return None

@@ -129,6 +129,10 @@ class ContentStore:
         """Give a pin back; the last one lets it be evicted."""
         self._room.unpin(content)
 
+    def has(self, name: str) -> bool:
+        """Whether the complete content of the version of this name is here."""
+        return name in self._index
+
     def size_of(self, file: RemoteFile) -> int | None:
         """The true size of this version where its content is here, else None."""
         return self._index.size(content_name(file))
@@ -218,31 +222,32 @@ class ContentStore:
 
     # Content that is being filled.
 
-    def begin(self, file: RemoteFile, *, in_order: bool = True) -> Content:
+    def begin(self, name: str, *, size: int | None, in_order: bool = True) -> Content:
         """An empty, pinned content for this version, to be filled and then committed.
 
         Args:
+            name: Of the version, as `content_name` has it.
+            size: Bytes; None where nobody knows.
             in_order: It is filled from its start to its end; else it may be as long as the whole
                 before it is complete, and its file has another name until then.
 
         Raises:
             NoSpace, LocalFault: The cache file can't be made.
         """
-        name = content_name(file)
         self._room.unpark(name)
-        if file.size is not None and 0 < file.size <= self._largest_packed and in_order:
-            address = self._take(file.size)
+        if size is not None and 0 < size <= self._largest_packed and in_order:
+            address = self._take(size)
             if address is not None:
                 return self._opened(
                     PackedContent(
                         name=name,
                         packs=self._packs,
                         address=address,
-                        size=file.size,
+                        size=size,
                         complete=False,
                     )
                 )
-        return self._make(name, size=file.size, file=name if in_order else name + UNORDERED)
+        return self._make(name, size=size, file=name if in_order else name + UNORDERED)
 
     def _take(self, size: int) -> int | None:
         while True:
@@ -323,9 +328,9 @@ class ContentStore:
             content.pins += 1
             self._room.park(parked)
 
-    def resume(self, file: RemoteFile) -> Parked | None:
-        """What was parked of this version; its pin is the caller's."""
-        return self._room.resume(content_name(file))
+    def resume(self, name: str) -> Parked | None:
+        """What was parked of the version of this name; its pin is the caller's."""
+        return self._room.resume(name)
 
     def free(self, size: int) -> bool:
         """Evict *size* bytes for others on this disk, or all that can be; whether anything was."""

@@ -77,8 +77,10 @@ class Prefetch:
             if scan.is_first(file) or is_indexer(pid):
                 return
             scan.begin(self._siblings(directory), self._is_small)
-        self._pending.extend(scan.opened(file))
-        self._start()
+        ahead = [each for each in scan.opened(file) if not self._is_here(each)]
+        if ahead:
+            self._pending.extend(ahead)
+            self._start()
 
     def _scan(self, directory: Directory) -> Scan:
         now = trio.current_time()
@@ -143,7 +145,7 @@ class Prefetch:
                 await self._idle.park()
             file = self._pending.popleft()
             remote = file.remote
-            if remote is not None and self._is_small(file) and not self._is_here(file):
+            if remote is not None and self._is_small(file):
                 await self._fetch(remote, remote.size or 0)
 
     async def _fetch(self, remote: RemoteFile, size: int) -> None:

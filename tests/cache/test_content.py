@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from containerfs.api.types import RemoteFile
-from containerfs.cache.cachefile import Parked, content_name
+from containerfs.cache.cachefile import Content, Parked, content_name
 from containerfs.cache.content import WRITE_INTERVAL, ContentStore
 from containerfs.cache.index import MANY
 from containerfs.cache.packs import BLOCK, LARGEST
@@ -63,8 +63,12 @@ def open_packs(directory, connection):
     )
 
 
+def begin(store: ContentStore, file: RemoteFile, *, in_order: bool = True) -> Content:
+    return store.begin(content_name(file), size=file.size, in_order=in_order)
+
+
 def fill(store: ContentStore, file: RemoteFile, data: bytes = b"0123456789") -> None:
-    content = store.begin(file)
+    content = begin(store, file)
     store.write(content, data, 0)
     store.commit(content, size=len(data))
     store.unpin(content)
@@ -100,7 +104,7 @@ def test_another_version_is_another_content(open_store):
 
 def test_incomplete_content_is_not_there(open_files, directory):
     store = open_files()
-    content = store.begin(version("a"))
+    content = begin(store, version("a"))
     store.write(content, b"01234", 0)
     assert store.pin(version("a")) is None
     assert store.size_of(version("a")) is None
@@ -110,7 +114,7 @@ def test_incomplete_content_is_not_there(open_files, directory):
 
 def test_incomplete_content_is_gone_after_a_crash(open_files, directory):
     store = open_files()
-    content = store.begin(version("a"))
+    content = begin(store, version("a"))
     store.write(content, b"01234", 0)
     again = open_files()
     assert again.pin(version("a")) is None
@@ -120,7 +124,7 @@ def test_incomplete_content_is_gone_after_a_crash(open_files, directory):
 
 def test_complete_content_is_there_after_a_crash(open_store):
     store = open_store()
-    content = store.begin(version("a"))
+    content = begin(store, version("a"))
     store.write(content, b"0123456789", 0)
     store.commit(content, size=10)
     store.save()
@@ -169,7 +173,7 @@ def test_what_is_filled_out_of_order_is_no_content_before_it_is_whole(open_files
     store.save()
     (directory / content_name(version("a"))).unlink()
     assert store.pin(version("a")) is None
-    content = store.begin(version("a"), in_order=False)
+    content = begin(store, version("a"), in_order=False)
     store.write(content, b"9", 9)
     assert content_name(version("a")) not in [path.name for path in directory.iterdir()]
     store.write(content, b"012345678", 0)
@@ -177,7 +181,7 @@ def test_what_is_filled_out_of_order_is_no_content_before_it_is_whole(open_files
     assert [path.name for path in directory.iterdir()] == [content_name(version("a"))]
     store.unpin(content)
     assert is_kept(store, version("a"))
-    left = store.begin(version("b"), in_order=False)
+    left = begin(store, version("b"), in_order=False)
     store.unpin(left)
     assert len(list(directory.iterdir())) == 1
 
@@ -252,7 +256,7 @@ def test_content_in_use_is_never_evicted(open_store):
 
 def test_content_larger_than_the_cache_lives_as_long_as_it_is_used(open_files, directory):
     store = open_files(limit=0)
-    content = store.begin(version("a"))
+    content = begin(store, version("a"))
     store.write(content, b"0123456789", 0)
     store.commit(content, size=10)
     assert is_kept(store, version("a"))
@@ -370,9 +374,9 @@ def test_content_that_is_in_use_is_not_discarded(open_store):
 
 def test_content_begun_anew_does_not_disturb_who_still_has_the_first(open_store):
     store = open_store()
-    first = store.begin(version("a"))
+    first = begin(store, version("a"))
     store.write(first, b"first", 0)
-    second = store.begin(version("a"))
+    second = begin(store, version("a"))
     store.write(second, b"0123456789", 0)
     store.commit(second, size=10)
     store.unpin(first)
@@ -384,7 +388,7 @@ def test_a_disk_that_fails_is_not_a_missing_file(open_store, directory):
     store = open_store()
     directory.rmdir()
     with pytest.raises(LocalFault):
-        store.begin(version("a"))
+        begin(store, version("a"))
 
 
 @pytest.mark.parametrize("id", ["", "../x", "a/b", "\0", "\ud800", "x" * 237])
@@ -401,7 +405,7 @@ def test_room_is_made_by_the_least_recently_used(open_store):
     store = open_store(limit=3)
     for id in "abc":
         fill(store, version(id))
-    content = store.begin(version("d"))
+    content = begin(store, version("d"))
     assert store.make_room(content, BLOCK + 1)
     assert [is_kept(store, version(id)) for id in "abc"] == [False, False, True]
     store.unpin(content)
@@ -412,7 +416,7 @@ def test_nothing_is_evicted_for_what_does_not_fit_anyway(open_store):
     for id in "abc":
         fill(store, version(id))
     pinned = store.pin(version("a"))
-    content = store.begin(version("d"))
+    content = begin(store, version("d"))
     assert store.could_hold(2 * BLOCK)
     assert not store.could_hold(2 * BLOCK + 1)
     assert not store.make_room(content, 2 * BLOCK + 1)
@@ -427,7 +431,7 @@ def test_nothing_is_evicted_for_what_does_not_fit_anyway(open_store):
 def test_room_is_given_back(open_store):
     store = open_store(limit=2)
     for _ in range(5):
-        content = store.begin(version("a"))
+        content = begin(store, version("a"))
         assert store.make_room(content, 2 * BLOCK)
         store.unpin(content)
     nameless = store.begin_nameless()
@@ -445,13 +449,13 @@ def test_small_content_counts_as_the_disk_does(open_store):
 
 def test_what_was_begun_and_left_is_taken_up(open_store):
     store = open_store()
-    content = store.begin(version("a"))
+    content = begin(store, version("a"))
     store.make_room(content, 5)
     store.write(content, b"01234", 0)
     store.park(Parked(content=content, available=5, total=10))
     store.unpin(content)
     assert not is_kept(store, version("a"))
-    parked = store.resume(version("a"))
+    parked = store.resume(content_name(version("a")))
     assert parked is not None
     assert (parked.available, parked.total) == (5, 10)
     store.write(parked.content, b"56789", 5)
@@ -459,18 +463,18 @@ def test_what_was_begun_and_left_is_taken_up(open_store):
     assert parked.content.read(0, 10) == b"0123456789"
     store.unpin(parked.content)
     assert is_kept(store, version("a"))
-    assert store.resume(version("a")) is None
+    assert store.resume(content_name(version("a"))) is None
 
 
 def test_what_was_begun_and_left_makes_room_first(open_files, directory):
     store = open_files(limit=2)
     fill(store, version("old"))
-    left = store.begin(version("left"))
+    left = begin(store, version("left"))
     store.make_room(left, BLOCK)
     store.park(Parked(content=left, available=BLOCK, total=10 * BLOCK))
     store.unpin(left)
     fill(store, version("new"))
-    assert store.resume(version("left")) is None
+    assert store.resume(content_name(version("left"))) is None
     assert [is_kept(store, version(id)) for id in ("old", "new")] == [True, True]
     assert len(list(directory.iterdir())) == 2
 
@@ -478,7 +482,7 @@ def test_what_was_begun_and_left_makes_room_first(open_files, directory):
 def test_few_of_those_that_were_begun_and_left_are_kept(open_files, directory):
     store = open_files()
     for number in range(2 * MOST_PARKED):
-        content = store.begin(version(f"{number}"))
+        content = begin(store, version(f"{number}"))
         store.park(Parked(content=content, available=0, total=10))
         store.unpin(content)
     assert len(list(directory.iterdir())) == MOST_PARKED
