@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from containerfs.cache.punching import punch
+
 log = logging.getLogger(__name__)
 
 BLOCK = 4096  # bytes: what a disk gives out at a time
 SPAN = 1 << 32  # bytes; addresses count through all packs, each of which has so many
 LARGEST = 64 << 10  # bytes of a content that is packed
 SUFFIX = ".pack"
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def cost(size: int) -> int:
@@ -99,7 +101,8 @@ class Packs:
             return True
         number = self._first if self._end is None else -(-self._end // SPAN)
         path = f"{self._prefix}{number}{SUFFIX}"
-        self._open[number] = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._open[number] = os.open(path, flags, 0o600)
         try:
             self._punch(number, 0, BLOCK)
         except OSError as exc:
@@ -167,12 +170,10 @@ class Packs:
     def _fd(self, number: int) -> int:
         fd = self._open.get(number)
         if fd is None:
-            fd = self._open[number] = os.open(f"{self._prefix}{number}{SUFFIX}", _FLAGS)
+            fd = self._open[number] = os.open(f"{self._prefix}{number}{SUFFIX}", _OLD)
         return fd
 
     def _punch(self, number: int, start: int, size: int) -> None:
-        from containerfs.cache.punching import punch  # ctypes: not before something is packed
-
         if size:
             punch(self._fd(number), start, size)
 

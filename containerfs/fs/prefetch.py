@@ -155,7 +155,10 @@ class Prefetch:
         except FileSystemError as exc:
             log.debug("%s was not fetched ahead: %s", remote.id, exc)
         finally:
+            is_held_up = self._bytes >= BUDGET
             self._bytes -= size
+            if is_held_up:
+                self._idle.unpark(count=len(self._pending))
 
 
 def is_indexer(pid: int) -> bool:
