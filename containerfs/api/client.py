@@ -21,6 +21,7 @@ from containerfs.api.limits import Limiter
 from containerfs.api.multipart import FilePart
 from containerfs.api.parsing import container, page, remote_file
 from containerfs.api.session import Answer, Session
+from containerfs.api.small import SmallContents
 from containerfs.api.tls import ssl_context
 from containerfs.api.transport import Transport
 from containerfs.api.types import Container, Page, RemoteFile
@@ -46,15 +47,26 @@ async def connect(connection: Connection) -> AsyncIterator["Client"]:
     async with transport:
         exchange = Exchange(connection, transport=transport)
         limiter = Limiter(maximum=connection.max_connections)
-        yield Client(Session(exchange=exchange, limiter=limiter, timeout=connection.timeout))
+        session = Session(exchange=exchange, limiter=limiter, timeout=connection.timeout)
+        ranges = Ranges()
+        small = SmallContents(
+            transport=transport,
+            exchange=exchange,
+            session=session,
+            limiter=limiter,
+            ranges=ranges,
+            timeout=connection.timeout,
+        )
+        yield Client(session, small=small, ranges=ranges)
 
 
 class Client:
     """The nine operations."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, small: SmallContents, ranges: Ranges) -> None:
         self._session = session
-        self._ranges = Ranges()
+        self._small = small
+        self._ranges = ranges
 
     @property
     def is_busy(self) -> bool:
@@ -217,6 +229,21 @@ class Client:
         path = ("containers", container_id, "files", file_id, "content")
         part = Part(offset=offset, length=length)
         return ContentRequest(self._session, path, part=part, ranges=self._ranges)
+
+    async def fetch_file(
+        self, container_id: str, file_id: str, *, most: int
+    ) -> bytes | ContentRequest:
+        """The content of a small file, which costs less than `download_file`.
+
+        Args:
+            most: Bytes; once there are more, what follows is left out.
+
+        Returns:
+            Where it does not come at once, what `download_file` returns, to be opened before
+            anything else is done.
+        """
+        path = ("containers", container_id, "files", file_id, "content")
+        return await self._small.fetch(path, most=most)
 
     async def _delete(self, call: Call) -> None:
         answer = await self._session.send(call)

@@ -50,10 +50,17 @@ class ContentRequest:
     Args:
         path: Of the content, below the base URL.
         ranges: Told whether the part was granted.
+        first: An answer that has come already, and holds its place.
     """
 
     def __init__(
-        self, session: Session, path: tuple[str, ...], *, part: Part, ranges: Ranges
+        self,
+        session: Session,
+        path: tuple[str, ...],
+        *,
+        part: Part,
+        ranges: Ranges,
+        first: httpx.Response | None = None,
     ) -> None:
         self._session = session
         self._part = part
@@ -65,6 +72,7 @@ class ContentRequest:
             is_content=True,
             accepted=_WHOLE if part.is_whole else _PARTS,
         )
+        self._first = first
         self._response: httpx.Response | None = None
 
     async def __aenter__(self) -> Body:
@@ -73,7 +81,7 @@ class ContentRequest:
         Raises:
             FileSystemError: As every operation of the client.
         """
-        self._response = response = await self._session.open(self._call)
+        self._response = response = await self._session.open(self._call, first=self._first)
         offset, length = self._part
         try:
             body = opened(response, what=str(self._call), offset=offset, length=length)

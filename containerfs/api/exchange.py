@@ -5,12 +5,14 @@ only within that origin.
 """
 
 import math
+from functools import cached_property
 
 import httpx
 
 import containerfs
 from containerfs.api.call import Call, PlainBody
 from containerfs.api.connection import Connection
+from containerfs.api.head import fields_of, get_head
 from containerfs.api.multipart import FilePart
 from containerfs.errors import ServerFault
 
@@ -45,8 +47,13 @@ class Exchange:
         self._transfer_limits = _limits(connection.transfer_timeout)
         self._other_limits = _limits(math.inf)  # a deadline of their own covers them
 
-    async def send(self, call: Call, body: FilePart | PlainBody) -> httpx.Response:
+    async def send(
+        self, call: Call, body: FilePart | PlainBody, *, first: httpx.Response | None = None
+    ) -> httpx.Response:
         """Send *call* once and return its answer, whatever the status, with its body unread.
+
+        Args:
+            first: The answer to it that has come already.
 
         Raises:
             httpx.TransportError: No answer came.
@@ -54,22 +61,37 @@ class Exchange:
         """
         target = self._target(call)
         limits = self._transfer_limits if call.is_transfer else self._other_limits
+        response = first
         for _ in range(MOST_REDIRECTS + 1):
-            # The target is an extension of httpx: building a URL takes as long as the rest.
-            request = httpx.Request(
-                call.method,
-                self._base,
-                headers=self._all_headers(call, body),
-                stream=body,
-                extensions={"timeout": limits, "target": target},
-            )
-            response = await self._transport.handle_async_request(request)
+            if response is None:
+                # The target is an extension of httpx: building a URL takes as long as the rest.
+                request = httpx.Request(
+                    call.method,
+                    self._base,
+                    headers=self._all_headers(call, body),
+                    stream=body,
+                    extensions={"timeout": limits, "target": target},
+                )
+                response = await self._transport.handle_async_request(request)
             if response.status_code not in _REDIRECTS:
                 self._clear(response)
                 return response
             await close(response)
             target = self._next_target(call, target, response)
+            response = None
         raise ServerFault(f"{call}: more than {MOST_REDIRECTS} redirects", retriable=False)
+
+    @cached_property
+    def _content_fields(self) -> bytes:
+        return fields_of(self._content_headers)
+
+    def head(self, call: Call) -> bytes:
+        """The head of a call for content, as `send` sends it.
+
+        Raises:
+            httpx.LocalProtocolError: A header of ours cannot be sent.
+        """
+        return get_head(self._target(call), self._content_fields)
 
     def redacted(self, text: str) -> str:
         """*text* without the key, should the server have repeated it."""

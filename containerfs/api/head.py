@@ -69,6 +69,27 @@ def request_head(request: httpx.Request) -> tuple[bytes, int]:
     return b"\r\n".join([*lines, b"", b""]), int(lengths[0]) if lengths else 0
 
 
+def fields_of(headers: httpx.Headers) -> bytes:
+    """The lines of *headers* and the empty line, for `get_head`.
+
+    Raises:
+        httpx.LocalProtocolError: They cannot be sent.
+    """
+    request = httpx.Request("GET", "http://host/", headers=headers)
+    return request_head(request)[0].partition(b"\r\n")[2]
+
+
+def get_head(target: bytes, fields: bytes) -> bytes:
+    """The head of a GET.
+
+    Raises:
+        httpx.LocalProtocolError: *target* is none.
+    """
+    if not _TARGET.fullmatch(target):
+        raise httpx.LocalProtocolError("not a target")
+    return b"GET %b HTTP/1.1\r\n%b" % (target, fields)
+
+
 def end_of_head(data: bytes | bytearray, start: int) -> int:
     """Where the empty line that ends a head is over, or -1 where it has not come.
 

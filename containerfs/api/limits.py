@@ -1,9 +1,10 @@
 """How many requests may be under way at once, as the server takes them.
 
-The limit grows by one for each round of quick answers while it is used up, halves when the server
-answers 429, and while a Retry-After runs nobody sends anything. Turns are first come, first
-served. Requests and transfers share the limit, but transfers never take its last eighth: a
-stalled transfer holds its place until its inactivity limit, and metadata must go on meanwhile.
+The limit grows while it is used up and answers are quick: by one for each answer until the server
+answers 429 for the first time, then by one for each round of them. It halves at 429, and while a
+Retry-After runs nobody sends anything. Turns are first come, first served. Requests and transfers
+share the limit, but transfers never take its last quarter: a stalled transfer holds its place
+until its inactivity limit, and metadata must go on meanwhile.
 """
 
 import math
@@ -16,8 +17,8 @@ import trio
 
 from containerfs.errors import RateLimited
 
-START = 64
-TRANSFER_SHARE = 0.875
+START = 32
+TRANSFER_SHARE = 0.75
 QUICK = 2.0  # an answer is quick when it takes at most this many times the best one seen
 SLACK = 0.05  # seconds added to that, so that noise on a short line does not count as slowness
 
@@ -109,9 +110,9 @@ class Limiter:
     def answered(self, *, after: float) -> None:
         """An answer's headers came *after* seconds: more places if that was quick."""
         self._best = min(self._best, after)
-        is_full = self.in_use >= self.limit
-        if is_full and after <= self._best * QUICK + SLACK:
-            self._limit = min(float(self._maximum), self._limit + 1 / self._limit)
+        if self._is_used_up and after <= self._best * QUICK + SLACK:
+            more = 1.0 if self._halved_at == -math.inf else 1 / self._limit
+            self._limit = min(float(self._maximum), self._limit + more)
             self._wake()
 
     def refused(self, *, sent_at: float, wait: float | None) -> None:
@@ -141,10 +142,17 @@ class Limiter:
             self._in_use[turn.is_transfer] += 1
             turn.granted.set()
 
+    @property
+    def _transfer_share(self) -> int:
+        return max(1, int(self._limit * TRANSFER_SHARE))
+
+    @property
+    def _is_used_up(self) -> bool:
+        return self.in_use >= self.limit or self._in_use[True] >= self._transfer_share
+
     def _admits(self, is_transfer: bool) -> bool:
         if is_transfer:
-            share = max(1, int(self._limit * TRANSFER_SHARE))
-            return self._in_use[True] < share and self.in_use < self.limit
+            return self._in_use[True] < self._transfer_share and self.in_use < self.limit
         return self.in_use < self.limit or not self._in_use[False]
 
 

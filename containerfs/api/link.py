@@ -52,11 +52,31 @@ class Link:
         self.can_go_on = False
         limits = request.extensions.get("timeout", {})
         is_sent = await self._send(request, limits.get("write", math.inf))
-        head, rest = await self._receive_head(limits.get("read", math.inf))
-        frames = Measured(0) if request.method == "HEAD" else framing(head)
+        is_bodiless = request.method == "HEAD"
+        limit = limits.get("read", math.inf)
+        return await self._answer(limit, is_sent=is_sent, is_bodiless=is_bodiless)
+
+    async def ask(self, head: bytes) -> "tuple[AnswerHead, AnswerStream]":
+        """Send a request that is only this *head*; as `send`, without time limits.
+
+        Raises:
+            httpx.TransportError: No answer came.
+        """
+        self.can_go_on = False
+        try:
+            await self._channel.send(head, math.inf)
+            is_sent = True
+        except httpx.WriteError:
+            is_sent = False
+        return await self._answer(math.inf, is_sent=is_sent)
+
+    async def _answer(
+        self, limit: float, *, is_sent: bool, is_bodiless: bool = False
+    ) -> "tuple[AnswerHead, AnswerStream]":
+        head, rest = await self._receive_head(limit)
+        frames = Measured(0) if is_bodiless else framing(head)
         content = frames.take(rest) if rest or not frames.wanted else b""
         keep = is_sent and not head.is_last
-        limit = limits.get("read", math.inf)
         return head, AnswerStream(self, self._channel, frames, content, keep=keep, limit=limit)
 
     def close(self) -> None:

@@ -51,6 +51,11 @@ class FilePart(httpx.AsyncByteStream):
     def __len__(self) -> int:
         return len(self._head) + self._size + len(self._tail)
 
+    @property
+    def is_brief(self) -> bool:
+        """It is sent in one piece."""
+        return self._size <= SMALL
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
@@ -61,7 +66,7 @@ class FilePart(httpx.AsyncByteStream):
             raise StopAsyncIteration
         if self._at < 0:
             self._at = 0
-            return await self._whole() if self._size <= SMALL else self._head
+            return await self._whole() if self.is_brief else self._head
         if self._at == self._size:
             self.is_whole = True
             return self._tail

@@ -68,6 +68,11 @@ class _Progress:
         """The latest attempt has handed its last byte to the network."""
         return self.body is not None and self.body.is_whole
 
+    @property
+    def is_brief(self) -> bool:
+        """What the latest attempt sends takes no time to speak of."""
+        return not isinstance(self.body, FilePart) or self.body.is_brief
+
 
 class Session:
     """Sends calls to one account of one server.
@@ -115,17 +120,22 @@ class Session:
         async with self._limiter.place(is_transfer=True):
             return await self._repeat(call, _Progress(), schedule)
 
-    async def open(self, call: Call) -> httpx.Response:
+    async def open(self, call: Call, *, first: httpx.Response | None = None) -> httpx.Response:
         """Send a call for content; the answer is open, its body unread, and `close` ends it.
 
         The deadline covers the wait for the answer's headers, the inactivity limit its body.
         The place is held until the answer is closed.
 
+        Args:
+            first: The answer of the first attempt, which has been made and holds its place; its
+                extension `sent_at` tells when.
+
         Raises: As `send`.
         """
-        await self._limiter.enter(is_transfer=True)
+        if first is None:
+            await self._limiter.enter(is_transfer=True)
         try:
-            return (await self._repeat(call, _Progress(), self._schedule())).response
+            return (await self._repeat(call, _Progress(), self._schedule(), first)).response
         except BaseException:
             self._limiter.leave(is_transfer=True)
             raise
@@ -140,24 +150,37 @@ class Session:
     def _schedule(self) -> Schedule:
         return Schedule(deadline=trio.current_time() + self._timeout, grace=GRACE)
 
-    async def _repeat(self, call: Call, progress: _Progress, schedule: Schedule) -> Answer:
+    async def _repeat(
+        self,
+        call: Call,
+        progress: _Progress,
+        schedule: Schedule,
+        first: httpx.Response | None = None,
+    ) -> Answer:
         async def attempt(number: int) -> Answer | Refusal:
+            nonlocal first
             body = progress.body = call.body()
-            schedule.put_off(self._limiter.pause)
-            await self._limiter.sit_out_pause(schedule.latest(trio.current_time()))
+            answered, first = first, None
+            if answered is None:
+                schedule.put_off(self._limiter.pause)
+                await self._limiter.sit_out_pause(schedule.latest(trio.current_time()))
             with trio.move_on_after(_share(call, number, schedule)):
-                return self._redacted(await self._attempt(call, progress, body))
+                return self._redacted(await self._attempt(call, progress, body, answered))
             progress.may_have_acted |= progress.is_whole
             return refused_by_clock(call, is_whole=progress.is_whole)
 
         return await repeat(attempt, schedule=schedule, what=call)
 
     async def _attempt(
-        self, call: Call, progress: _Progress, body: FilePart | PlainBody
+        self,
+        call: Call,
+        progress: _Progress,
+        body: FilePart | PlainBody,
+        first: httpx.Response | None = None,
     ) -> Answer | Refusal:
-        sent_at = trio.current_time()
+        sent_at = trio.current_time() if first is None else first.extensions["sent_at"]
         try:
-            response = await self._exchange.send(call, body)
+            response = await self._exchange.send(call, body, first=first)
         except httpx.TransportError as exc:
             progress.may_have_acted |= progress.is_whole
             return refused_by_transport(call, exc, is_whole=progress.is_whole)
@@ -174,7 +197,7 @@ class Session:
     async def _judge(
         self, call: Call, progress: _Progress, response: httpx.Response, *, sent_at: float
     ) -> Answer | Refusal:
-        self._measure(call, response, sent_at=sent_at)
+        self._measure(call, progress, response, sent_at=sent_at)
         had_been_lost = progress.may_have_acted or bool(response.extensions.get("repeated"))
         progress.may_have_acted = True
         if response.status_code in call.accepted:
@@ -217,7 +240,9 @@ class Session:
             request_id=request_id(response),
         )
 
-    def _measure(self, call: Call, response: httpx.Response, *, sent_at: float) -> None:
+    def _measure(
+        self, call: Call, progress: _Progress, response: httpx.Response, *, sent_at: float
+    ) -> None:
         took = trio.current_time() - sent_at
         status = response.status_code
         if log.isEnabledFor(logging.DEBUG):
@@ -225,7 +250,7 @@ class Session:
             log.debug("%s: %d in %.0f ms (request %s)", call, status, took * 1e3, name)
         if status == 429:
             self._limiter.refused(sent_at=sent_at, wait=asked_wait(response.headers))
-        elif status < 400 and call.part is None:  # an upload's time is not the server's haste
+        elif status < 400 and progress.is_brief:  # else its time is not the server's haste
             self._limiter.answered(after=took)
 
     def _cleared(self, error: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,12 +7,15 @@ request under way, plus the idle ones.
 
 import math
 import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httpx
 
 from containerfs.api.call import IDEMPOTENT
 from containerfs.api.connecting import Route
-from containerfs.api.link import Link
+from containerfs.api.head import AnswerHead
+from containerfs.api.link import AnswerStream, Link
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -52,20 +55,48 @@ class Transport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: As httpx's own transports do.
         """
+        limit = request.extensions.get("timeout", {}).get("connect", math.inf)
+        head, stream, extensions = await self._answer(
+            lambda link: link.send(request),
+            limit=limit,
+            is_idempotent=request.method in IDEMPOTENT,
+        )
+        return httpx.Response(
+            head.status, headers=head.fields, stream=stream, extensions=extensions
+        )
+
+    async def ask(self, head: bytes) -> tuple[AnswerHead, AnswerStream, dict[str, Any]]:
+        """Send a GET whose *head* is written already; limits are the caller's.
+
+        Returns:
+            The answer's head, its body, and its `extensions`.
+
+        Raises:
+            httpx.TransportError: As `handle_async_request`.
+        """
+        return await self._answer(lambda link: link.ask(head), limit=math.inf, is_idempotent=True)
+
+    async def _answer(
+        self,
+        send: Callable[[Link], Awaitable[tuple[AnswerHead, AnswerStream]]],
+        *,
+        limit: float,
+        is_idempotent: bool,
+    ) -> tuple[AnswerHead, AnswerStream, dict[str, Any]]:
+        """The answer to what *send* sends, on a kept connection or on a new one."""
         repeated = False
         while True:
             link = self._take()
             is_kept = link is not None
             if link is None:
-                limit = request.extensions.get("timeout", {}).get("connect", math.inf)
                 link = Link(await self._route.open(limit))
             received = link.received
             try:
-                head, stream = await link.send(request)
+                head, stream = await send(link)
             except (httpx.NetworkError, httpx.RemoteProtocolError):
                 link.close()
                 is_lost = link.received == received
-                if not (is_kept and is_lost and request.method in IDEMPOTENT):
+                if not (is_kept and is_lost and is_idempotent):
                     raise
                 repeated = True
                 continue
@@ -73,12 +104,7 @@ class Transport(httpx.AsyncBaseTransport):
                 link.close()
                 raise
             stream.when_closed(self._put)
-            return httpx.Response(
-                head.status,
-                headers=head.fields,
-                stream=stream,
-                extensions={"repeated": repeated},
-            )
+            return head, stream, {"repeated": repeated}
 
     async def aclose(self) -> None:
         """Close the idle connections; one in use is closed when its answer is."""

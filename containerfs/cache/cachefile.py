@@ -1,4 +1,4 @@
-"""One open file of the cache directory."""
+"""One content of the cache directory, in use."""
 
 import hashlib
 import os
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from containerfs.api.types import RemoteFile
+from containerfs.cache.packs import Packs
 from containerfs.cache.parts import Parts
 from containerfs.errors import from_os_error
 
@@ -28,7 +29,7 @@ def content_name(file: RemoteFile) -> str:
 
 
 class Content:
-    """One version's bytes in an open cache file.
+    """One version's bytes in the cache directory, in a file of their own.
 
     Attributes:
         name: The version's.
@@ -38,27 +39,101 @@ class Content:
         held: Bytes of disk that were granted to it; 0 once it is complete.
     """
 
-    __slots__ = ("complete", "fd", "file", "held", "name", "pins", "size")
+    __slots__ = ("_fd", "complete", "file", "held", "name", "pins", "size")
 
     def __init__(
         self, *, name: str, fd: int, size: int | None, complete: bool, file: str | None = None
     ) -> None:
         self.name = name
         self.file = file or name
-        self.fd = fd
         self.size = size
         self.complete = complete
         self.held = 0
         self.pins = 1
+        self._fd = fd
+
+    @property
+    def address(self) -> int | None:
+        """Where in the packs it is; None where it has a file."""
+        return None
+
+    @property
+    def fd(self) -> int:
+        """A file that begins with its bytes, to be read."""
+        return self._fd
+
+    @property
+    def written(self) -> int:
+        """The bytes up to the last one that was written."""
+        return os.fstat(self._fd).st_size
 
     def read(self, offset: int, size: int) -> bytes:
         """What is on disk there; the caller knows that it has arrived.
 
         Raises:
-            LocalFault: The cache file can't be read.
+            LocalFault: It can't be read.
         """
         with local_disk("reading the cache"):
-            return os.pread(self.fd, size, offset)
+            return os.pread(self._fd, size, offset)
+
+    def write(self, data: memoryview, offset: int) -> int:
+        """Write *data* there; returns how many bytes of it were written.
+
+        Raises:
+            OSError: They can't be written.
+        """
+        return os.pwrite(self._fd, data, offset)
+
+    def close(self) -> None:
+        """Nobody uses it any more."""
+        os.close(self._fd)
+
+
+class PackedContent(Content):
+    """One version's bytes in a pack; it holds their place."""
+
+    __slots__ = ("_address", "_packs", "_place")
+
+    size: int
+
+    def __init__(self, *, name: str, packs: Packs, address: int, size: int, complete: bool) -> None:
+        super().__init__(name=name, fd=-1, size=size, complete=complete)
+        self._packs = packs
+        self._address = address
+        self._place = size
+
+    @property
+    def address(self) -> int | None:
+        return self._address
+
+    @property
+    def fd(self) -> int:
+        if self._fd < 0:
+            with local_disk("reading the cache"):
+                self._fd = os.memfd_create("content", os.MFD_CLOEXEC)
+                os.pwrite(self._fd, self.read(0, self._place), 0)
+        return self._fd
+
+    @property
+    def written(self) -> int:
+        return self._place
+
+    def read(self, offset: int, size: int) -> bytes:
+        size = min(size, self._place - offset)
+        if size <= 0:
+            return b""
+        with local_disk("reading the cache"):
+            return self._packs.read(self._address + offset, size)
+
+    def write(self, data: memoryview, offset: int) -> int:
+        if offset + len(data) > self._place:
+            raise ValueError("past the end of a packed content")
+        return self._packs.write(data, self._address + offset)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._packs.let_go(self._address, self._place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """File content on disk, by version: what was downloaded or uploaded once is not fetched again.
 
+Small contents are side by side in packs, larger ones and those of unknown size have a file each.
+
 Complete content only is indexed, so what a crash cut off is never taken for a file. Content in
 use is pinned; the rest makes room for what arrives, so that all of it together stays within
 `limit`. Only what was uploaded here, or is needed whole, may pass it while it is in use. On a full
@@ -15,8 +17,16 @@ from pathlib import Path
 import trio
 
 from containerfs.api.types import RemoteFile
-from containerfs.cache.cachefile import Content, Parked, content_name, local_disk, sync
+from containerfs.cache.cachefile import (
+    Content,
+    PackedContent,
+    Parked,
+    content_name,
+    local_disk,
+    sync,
+)
 from containerfs.cache.index import ContentIndex
+from containerfs.cache.packs import LARGEST, SUFFIX, Packs, pack_name
 from containerfs.cache.room import Room
 
 log = logging.getLogger(__name__)
@@ -36,11 +46,13 @@ class ContentStore:
         directory: Path,
         connection: sqlite3.Connection,
         limit: int,
+        largest_packed: int = LARGEST,
         after_power_cut: bool = False,
     ) -> None:
         """Args:
         directory: Ours alone; made if missing.
         limit: Bytes of disk to use.
+        largest_packed: Bytes of a content that goes into a pack.
         after_power_cut: What was not synced may be lost.
         """
         self._directory = directory
@@ -48,18 +60,31 @@ class ContentStore:
         with local_disk("opening the cache"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._index = ContentIndex(connection, after_power_cut=after_power_cut)
-        self._room = Room(directory=directory, index=self._index, limit=limit)
+        self._packs = Packs(directory)
+        self._room = Room(directory=directory, index=self._index, packs=self._packs, limit=limit)
+        self._largest_packed = largest_packed
         self._remove_strangers()
         self._room.evict()
 
     def _remove_strangers(self) -> None:
+        files = {name: self._file(name) for name in self._index}
+        known = set(files.values())
         with local_disk("tidying the cache"):
             present = {entry.name for entry in os.scandir(self._directory)}
-            for name in present:
-                if name not in self._index:
-                    (self._directory / name).unlink()
-        for name in [name for name in self._index if name not in present]:
-            self._index.drop(name)
+            for file in present - known:
+                (self._directory / file).unlink()
+        for name, file in files.items():
+            if file not in present:
+                self._index.drop(name)
+        numbers = [file.removesuffix(SUFFIX) for file in present if file.endswith(SUFFIX)]
+        self._packs.found(
+            self._index.addresses, last=max((int(n) for n in numbers if n.isdecimal()), default=-1)
+        )
+
+    def _file(self, name: str) -> str:
+        """The name of the file that the content *name*, which is kept, is in."""
+        address = self._index.address(name)
+        return name if address is None else pack_name(address)
 
     # Complete content.
 
@@ -74,22 +99,39 @@ class ContentStore:
         if size is None:
             return None
         try:
-            fd = os.open(self._prefix + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            content = self._found(name, size)
         except OSError as exc:
-            log.warning("cache file %s is lost: %s", name, exc)
-            self._index.drop(name)
-            return None
-        if os.fstat(fd).st_size != size:
-            log.warning("cache file %s has the wrong size, dropped", name)
-            os.close(fd)
-            self._index.drop(name)
+            log.warning("cache file %s is lost: %s", self._file(name), exc)
+            content = None
+        if content is None:
+            self._room.remove(name)
             return None
         self._index.touch(name)
-        return self._opened(Content(name=name, fd=fd, size=size, complete=True))
+        return self._opened(content)
+
+    def _found(self, name: str, size: int) -> Content | None:
+        address = self._index.address(name)
+        if address is not None:
+            if self._packs.has(address, size):
+                self._packs.hold(address)
+                return PackedContent(
+                    name=name, packs=self._packs, address=address, size=size, complete=True
+                )
+        else:
+            fd = os.open(self._prefix + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if os.fstat(fd).st_size == size:
+                return Content(name=name, fd=fd, size=size, complete=True)
+            os.close(fd)
+        log.warning("cache file %s has the wrong size, dropped", self._file(name))
+        return None
 
     def unpin(self, content: Content) -> None:
-        """Give a pin back; the last one closes the file, and lets it be evicted."""
+        """Give a pin back; the last one lets it be evicted."""
         self._room.unpin(content)
+
+    def has(self, name: str) -> bool:
+        """Whether the complete content of the version of this name is here."""
+        return name in self._index
 
     def size_of(self, file: RemoteFile) -> int | None:
         """The true size of this version where its content is here, else None."""
@@ -106,7 +148,23 @@ class ContentStore:
             os.rename(path, self._prefix + name)
         self._room.unpark(name)
         content = self._opened(Content(name=name, fd=fd, size=size, complete=True))
-        self._keep(name, size)
+        self._keep(content, size)
+        return content
+
+    def keep(self, file: RemoteFile, data: bytes) -> Content:
+        """Take *data* as the pinned content of *file*; what is small is copied so, to where it is
+        cheap to keep, and its spool can be used again.
+
+        Raises:
+            NoSpace, LocalFault: It can't be kept.
+        """
+        content = self.begin(content_name(file), size=len(data))
+        try:
+            self.write(content, data, 0)
+            self.commit(content, size=len(data))
+        except BaseException:
+            self.unpin(content)
+            raise
         return content
 
     def alias(self, file: RemoteFile, other: RemoteFile) -> None:
@@ -120,13 +178,17 @@ class ContentStore:
             self._room.open.pop(target, None)
             self._room.remove(target)
             return
-        size = self._index.size(source)
+        size, address = self._index.size(source), self._index.address(source)
         if size is None:
             return
-        with local_disk("keeping an upload"):
-            (self._directory / target).unlink(missing_ok=True)
-            os.link(self._directory / source, self._directory / target)
-        self._keep(target, size)
+        if address is None:
+            with local_disk("keeping an upload"):
+                (self._directory / target).unlink(missing_ok=True)
+                os.link(self._directory / source, self._directory / target)
+        else:
+            self._packs.hold(address)
+        self._index.add(target, size, address=address)
+        self._room.evict()
 
     def discard(self, file: RemoteFile) -> None:
         """The version is gone from the server: its content need not be kept."""
@@ -153,7 +215,8 @@ class ContentStore:
         """Have all complete content survive a power cut; what fails is tried again later."""
         names = self._index.unsynced()
         try:
-            await trio.to_thread.run_sync(sync, [self._directory / name for name in names])
+            files = {self._file(name) for name in names}
+            await trio.to_thread.run_sync(sync, [self._directory / file for file in files])
         except OSError as exc:
             log.warning("the cache can't be synced: %s", exc)
         else:
@@ -163,25 +226,51 @@ class ContentStore:
         self._room.open[content.name] = content
         return content
 
-    def _keep(self, name: str, size: int) -> None:
-        self._index.add(name, size)
+    def _keep(self, content: Content, size: int) -> None:
+        """*content* is what is kept under its name from now on."""
+        name, address = content.name, content.address
+        if name in self._index and (address, self._index.address(name)) != (None, None):
+            self._room.remove(name)  # a file in the place of a file has replaced it already
+        if address is not None:
+            self._packs.hold(address)
+        self._index.add(name, size, address=address)
         self._room.evict()
 
     # Content that is being filled.
 
-    def begin(self, file: RemoteFile, *, in_order: bool = True) -> Content:
+    def begin(self, name: str, *, size: int | None, in_order: bool = True) -> Content:
         """An empty, pinned content for this version, to be filled and then committed.
 
         Args:
+            name: Of the version, as `content_name` has it.
+            size: Bytes; None where nobody knows.
             in_order: It is filled from its start to its end; else it may be as long as the whole
                 before it is complete, and its file has another name until then.
 
         Raises:
             NoSpace, LocalFault: The cache file can't be made.
         """
-        name = content_name(file)
         self._room.unpark(name)
-        return self._make(name, size=file.size, file=name if in_order else name + UNORDERED)
+        if size is not None and 0 < size <= self._largest_packed and in_order:
+            address = self._take(size)
+            if address is not None:
+                return self._opened(
+                    PackedContent(
+                        name=name,
+                        packs=self._packs,
+                        address=address,
+                        size=size,
+                        complete=False,
+                    )
+                )
+        return self._make(name, size=size, file=name if in_order else name + UNORDERED)
+
+    def _take(self, size: int) -> int | None:
+        while True:
+            try:
+                return self._packs.take(size)
+            except OSError as exc:
+                self._room.free_or_fail(exc, "making a cache file")
 
     def begin_nameless(self) -> Content:
         """An empty, pinned content that is no version's; it is gone with its last pin.
@@ -229,14 +318,14 @@ class ContentStore:
         view = memoryview(data)
         while view:
             try:
-                count = os.pwrite(content.fd, view, offset)
+                count = content.write(view, offset)
             except OSError as exc:
                 self._room.free_or_fail(exc, "writing the cache")
                 continue
             view, offset = view[count:], offset + count
 
     def commit(self, content: Content, *, size: int) -> None:
-        """All *size* bytes of *content* are in its file: keep it."""
+        """All *size* bytes of *content* are there: keep it."""
         is_named = self._room.open.get(content.name) is content  # else it was begun anew
         if is_named and content.file != content.name:
             with local_disk("keeping a download"):
@@ -246,7 +335,7 @@ class ContentStore:
         content.complete = True
         self._room.give_back(content)
         if is_named:
-            self._keep(content.name, size)
+            self._keep(content, size)
 
     def park(self, parked: Parked) -> None:
         """Keep what there is of a content until room is needed; it takes a pin of its own."""
@@ -255,9 +344,9 @@ class ContentStore:
             content.pins += 1
             self._room.park(parked)
 
-    def resume(self, file: RemoteFile) -> Parked | None:
-        """What was parked of this version; its pin is the caller's."""
-        return self._room.resume(content_name(file))
+    def resume(self, name: str) -> Parked | None:
+        """What was parked of the version of this name; its pin is the caller's."""
+        return self._room.resume(name)
 
     def free(self, size: int) -> bool:
         """Evict *size* bytes for others on this disk, or all that can be; whether anything was."""

@@ -15,6 +15,7 @@ class Download:
     """A version on its way.
 
     Attributes:
+        name: The version's.
         content: Where it goes to; `available` bytes from its start can be read. None where the
             version is not kept, because it does not fit: then parts are fetched as they are read.
         parts: Where it comes by several streams: what there is beyond `available`.
@@ -31,11 +32,13 @@ class Download:
         self,
         *,
         file: RemoteFile,
+        name: str,
         content: Content | None,
         available: int = 0,
         parts: Parts | None = None,
     ) -> None:
         self.file = file
+        self.name = name
         self.content = content
         self.available = available
         self.parts = parts

@@ -80,6 +80,27 @@ class Downloads:
         download.scope.deadline = float("inf")
         return download
 
+    async def fetch(self, file: RemoteFile) -> None:
+        """Have the content of this version here, unless it is on its way already.
+
+        It is fetched in the caller's task.
+
+        Raises:
+            FileSystemError: It can't be had.
+        """
+        name = content_name(file)
+        if name in self._running or name in self._unkept or self._store.has(name):
+            return
+        download = self._prepare(file, name, whole=False)
+        download.readers += 1
+        try:
+            if download.is_running:
+                await self._run(download)
+            if download.error is not None:
+                raise download.error
+        finally:
+            self.leave(download)
+
     def leave(self, download: Download) -> None:
         """Give back what `join` gave."""
         download.readers -= 1
@@ -139,27 +160,32 @@ class Downloads:
         return download if is_use else None
 
     def _begin(self, file: RemoteFile, *, whole: bool) -> Download:
-        name = content_name(file)
+        download = self._prepare(file, content_name(file), whole=whole)
+        if download.is_running:
+            self._nursery.start_soon(self._run, download)
+        return download
+
+    def _prepare(self, file: RemoteFile, name: str, *, whole: bool) -> Download:
+        """A new download, of this name; where it `is_running`, the caller runs it."""
         size = file.size
         if whole and size is not None:
             self._fetching.check_size(file, size)
         elif size is not None and not self._store.could_hold(size):
-            download = self._unkept[name] = Download(file=file, content=None)
+            download = self._unkept[name] = Download(file=file, name=name, content=None)
             return download
-        parked = self._store.resume(file)
-        download = self._anew(file) if parked is None else _resumed(file, parked)
+        parked = self._store.resume(name)
+        download = self._anew(file, name) if parked is None else _resumed(file, parked)
         download.is_running = True
         self._running[name] = download
-        self._nursery.start_soon(self._run, download)
         return download
 
-    def _anew(self, file: RemoteFile) -> Download:
+    def _anew(self, file: RemoteFile, name: str) -> Download:
         is_large = file.size is not None and file.size > LARGE
         parts = None
         if file.size is not None and is_large and self._client.grants_ranges is not False:
             parts = Parts(file.size)
-        content = self._store.begin(file, in_order=parts is None)
-        return Download(file=file, content=content, parts=parts)
+        content = self._store.begin(name, size=file.size, in_order=parts is None)
+        return Download(file=file, name=name, content=content, parts=parts)
 
     def _end_unused(self, download: Download) -> None:
         """Give back what *download* holds, if nobody needs it any more."""
@@ -167,8 +193,8 @@ class Downloads:
             return
         if download.content is not None:
             self._store.unpin(download.content)
-        elif self._unkept.get(name := content_name(download.file)) is download:
-            del self._unkept[name]
+        elif self._unkept.get(download.name) is download:
+            del self._unkept[download.name]
             self._windows.close(download)
 
     async def _run(self, download: Download) -> None:
@@ -187,9 +213,9 @@ class Downloads:
         finally:
             download.is_running = False
             if download.content is None:
-                self._unkept[content_name(download.file)] = download
-            if self._running.get(name := content_name(download.file)) is download:
-                del self._running[name]
+                self._unkept[download.name] = download
+            if self._running.get(download.name) is download:
+                del self._running[download.name]
                 self._park(download)
             download.tell()
             self._end_unused(download)
@@ -228,7 +254,11 @@ class Downloads:
 
 def _resumed(file: RemoteFile, parked: Parked) -> Download:
     download = Download(
-        file=file, content=parked.content, available=parked.available, parts=parked.parts
+        file=file,
+        name=parked.content.name,
+        content=parked.content,
+        available=parked.available,
+        parts=parked.parts,
     )
     download.total = parked.total
     download.etag = parked.etag

@@ -8,6 +8,7 @@ import logging
 
 from containerfs.api.body import Body, Paced
 from containerfs.api.client import Client
+from containerfs.api.content import ContentRequest
 from containerfs.api.types import RemoteFile
 from containerfs.cache.content import ContentStore
 from containerfs.cache.download import Download
@@ -23,6 +24,7 @@ from containerfs.errors import NoSpace, ServerFault, TooLarge
 
 log = logging.getLogger(__name__)
 
+SMALL = 256 << 10  # bytes that are fetched the short way, which shows nothing before all is there
 UNDECLARED_HOLD = 1 << 20  # bytes held back while no length was declared: an error text is shorter
 
 
@@ -44,20 +46,48 @@ class Fetching:
         Raises:
             FileSystemError: Why it can't be had.
         """
+        request: ContentRequest | None = None
+        if not download.available and 0 < (download.file.size or 0) <= SMALL:
+            request = await self._fetch_small(download)
+            if request is None:
+                return
 
         async def stream() -> None:
-            await self.stream(download)
+            nonlocal request
+            first, request = request, None
+            await self.stream(download, request=first)
 
         await persistently(
             stream, available=lambda: download.available, what=f"download of {download.file.id}"
         )
 
-    async def stream(self, download: Download) -> None:
-        """Ask once for all that is missing."""
+    async def _fetch_small(self, download: Download) -> ContentRequest | None:
+        """Fetch all of it the short way; the request for it where that leads nowhere."""
         file = download.file
-        async with self._client.download_file(
-            file.container_id, file.id, offset=download.available
-        ) as body:
+        data = await self._client.fetch_file(file.container_id, file.id, most=file.size or 0)
+        if not isinstance(data, bytes):
+            return data
+        self._take(download, data, 0)
+        if len(data) != file.size:
+            raise ServerFault(
+                f"file {file.id}: {len(data)} bytes came, {file.size} were told", retriable=False
+            )
+        if download.content is not None:
+            self.finish(download, len(data))
+        return None
+
+    async def stream(self, download: Download, *, request: ContentRequest | None = None) -> None:
+        """Ask once for all that is missing.
+
+        Args:
+            request: What asks for it.
+        """
+        file = download.file
+        if request is None:
+            request = self._client.download_file(
+                file.container_id, file.id, offset=download.available
+            )
+        async with request as body:
             check_version(download, body)
             await self.receive(download, body)
 

@@ -11,27 +11,23 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from containerfs.cache.packs import cost
 from containerfs.errors import LocalFault, NoSpace
 
 log = logging.getLogger(__name__)
 
 MANY = 256  # new names; as many are written at once
-BLOCK = 4096  # bytes: what a disk gives out at a time
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS content(
-    name TEXT PRIMARY KEY, size INTEGER NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID;
+    name TEXT PRIMARY KEY, size INTEGER NOT NULL, used INTEGER NOT NULL,
+    address INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unsynced(name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 
-def cost(size: int) -> int:
-    """Bytes of disk that a file of *size* bytes takes."""
-    return -(-size // BLOCK) * BLOCK
-
-
 class ContentIndex:
-    """Names and sizes.
+    """Names, sizes, and where in the packs what has no file of its own is.
 
     Attributes:
         cost: Bytes of disk that all of it takes.
@@ -43,11 +39,17 @@ class ContentIndex:
         """
         self._connection = connection
         connection.executescript(SCHEMA)
+        if "address" not in [row[1] for row in connection.execute("PRAGMA table_info(content)")]:
+            # It was made before there were packs.
+            connection.execute("ALTER TABLE content ADD COLUMN address INTEGER")
         if after_power_cut:
             connection.execute("DELETE FROM content WHERE name IN (SELECT name FROM unsynced)")
             connection.execute("DELETE FROM unsynced")
         self._sizes: OrderedDict[str, int] = OrderedDict(
             connection.execute("SELECT name, size FROM content ORDER BY used")
+        )
+        self._addresses: dict[str, int] = dict(
+            connection.execute("SELECT name, address FROM content WHERE address IS NOT NULL")
         )
         ((self._used,),) = connection.execute("SELECT ifnull(max(used), 0) FROM content")
         self._unwritten: dict[str, int] = {}  # when they were used; the database has none of them
@@ -65,15 +67,26 @@ class ContentIndex:
         """Bytes of *name*; None where it is not kept."""
         return self._sizes.get(name)
 
+    def address(self, name: str) -> int | None:
+        """Where in the packs *name* is; None where it has a file, or is not kept."""
+        return self._addresses.get(name)
+
+    @property
+    def addresses(self) -> list[tuple[int, int]]:
+        """All addresses, and the sizes of what is there."""
+        return [(address, self._sizes[name]) for name, address in self._addresses.items()]
+
     def touch(self, name: str) -> None:
         """*name* was used now."""
         self._sizes.move_to_end(name)
 
-    def add(self, name: str, size: int) -> None:
-        """*name* is kept from now on, and was used now."""
+    def add(self, name: str, size: int, *, address: int | None) -> None:
+        """*name* is kept from now on, and was used now; an earlier one is forgotten."""
         if name in self._sizes:
             self.drop(name)
         self._sizes[name] = size
+        if address is not None:
+            self._addresses[name] = address
         self._new.add(name)
         self.cost += cost(size)
         self._used += 1
@@ -85,13 +98,16 @@ class ContentIndex:
         """Have the database know all that is new."""
         if not self._unwritten:
             return
-        rows = [(name, self._sizes[name], used) for name, used in self._unwritten.items()]
+        rows = [
+            (name, self._sizes[name], used, self._addresses.get(name))
+            for name, used in self._unwritten.items()
+        ]
         self._unwritten.clear()
         with _not_indexed(), self._at_once():
             self._connection.executemany(
                 "INSERT OR IGNORE INTO unsynced VALUES(?)", [row[:1] for row in rows]
             )
-            self._connection.executemany("INSERT OR REPLACE INTO content VALUES(?, ?, ?)", rows)
+            self._connection.executemany("INSERT OR REPLACE INTO content VALUES(?, ?, ?, ?)", rows)
 
     @contextmanager
     def _at_once(self) -> Iterator[None]:
@@ -111,6 +127,7 @@ class ContentIndex:
     def drop(self, name: str) -> None:
         """*name* is kept no more; unknown names are fine."""
         size = self._sizes.pop(name, None)
+        self._addresses.pop(name, None)
         if size is not None:
             self.cost -= cost(size)
         if self._unwritten.pop(name, None) is not None:

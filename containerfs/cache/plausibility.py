@@ -1,7 +1,5 @@
 """Whether an answer can be the content it should be: a wrong length is an error, never content."""
 
-import os
-
 from containerfs.api.body import Body
 from containerfs.api.failures import error_object, failure
 from containerfs.api.types import RemoteFile
@@ -57,7 +55,7 @@ def check_length(download: Download, body: Body, *, size: int) -> None:
     """
     told = download.total
     content = download.content
-    is_mixed = content is not None and os.fstat(content.fd).st_size != size
+    is_mixed = content is not None and content.written != size
     if is_mixed or (told is not None and size != told):
         raise ServerFault(
             f"file {download.file.id}: {size} bytes came, {told} were told",
@@ -84,6 +82,6 @@ def check_is_content(download: Download, body: Body, *, size: int) -> None:
         return
     if download.content is None:
         raise NoSpace(f"{what} does not fit the cache")
-    error = error_object(os.pread(download.content.fd, size, 0))
+    error = error_object(download.content.read(0, size))
     if error is not None:
         raise failure(200, error, what=what, request_id=body.request_id)

@@ -4,13 +4,13 @@ First goes what is parked, then the least recently used; what is open stays.
 """
 
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
 from containerfs.cache.cachefile import Content, Parked
-from containerfs.cache.index import ContentIndex, cost
+from containerfs.cache.index import ContentIndex
+from containerfs.cache.packs import Packs, cost
 from containerfs.errors import NoSpace, from_os_error
 
 log = logging.getLogger(__name__)
@@ -26,13 +26,14 @@ class Room:
         open: Content that is in use, by name.
     """
 
-    def __init__(self, *, directory: Path, index: ContentIndex, limit: int) -> None:
+    def __init__(self, *, directory: Path, index: ContentIndex, packs: Packs, limit: int) -> None:
         """Args:
         limit: Bytes of disk to use.
         """
         self.open: dict[str, Content] = {}
         self._directory = directory
         self._index = index
+        self._packs = packs
         self._limit = limit
         self._parked: OrderedDict[str, Parked] = OrderedDict()
         self._held = 0  # bytes of disk granted to what is being filled
@@ -43,6 +44,8 @@ class Room:
 
     def could_hold(self, size: int) -> bool:
         """Whether *size* more bytes fit, if all goes that can."""
+        if self._used + cost(size) <= self._limit:
+            return True
         taken = sum(cost(each.size or 0) for each in self.open.values() if each.complete)
         parked = sum(each.content.held for each in self._parked.values())
         return taken + self._held - parked + cost(size) <= self._limit
@@ -70,11 +73,11 @@ class Room:
         content.pins -= 1
         if content.pins:
             return
-        os.close(content.fd)
+        content.close()
         self.give_back(content)
         if self.open.get(content.name) is content:
             del self.open[content.name]
-            if not content.complete:
+            if not content.complete and content.address is None:
                 (self._directory / content.file).unlink(missing_ok=True)
         self.evict()
 
@@ -139,8 +142,12 @@ class Room:
 
     def remove(self, name: str) -> None:
         """Remove the complete content called *name*; who has it open can read on."""
+        address, size = self._index.address(name), self._index.size(name)
+        self._index.drop(name)
+        if address is not None and size is not None:
+            self._packs.let_go(address, size)
+            return
         try:
             (self._directory / name).unlink(missing_ok=True)
         except OSError as exc:
             log.warning("can't remove cache file %s: %s", name, exc)
-        self._index.drop(name)

@@ -5,8 +5,6 @@ range of its own as soon as somebody waits there. No byte is asked for twice. A 
 the whole instead of a part is taken at its word: the file comes as one stream from then on.
 """
 
-import os
-
 import trio
 
 from containerfs.api.body import Body, Paced
@@ -189,6 +187,6 @@ class SideBySide:
 
     def _finish(self, download: Download, parts: Parts) -> None:
         assert download.content is not None  # noqa: S101 - it has just been written to
-        if os.fstat(download.content.fd).st_size != parts.size:
+        if download.content.written != parts.size:
             raise ServerFault(f"file {download.file.id}: not {parts.size} bytes", retriable=False)
         self._fetching.finish(download, parts.size)

@@ -17,7 +17,7 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import Downloads
 from containerfs.errors import FileSystemError
 from containerfs.fs.nodes import Directory, File
-from containerfs.fs.scanning import LAST_WINDOW, RUN, Scan, Siblings, parent_of
+from containerfs.fs.scanning import LAST_WINDOW, Scan, Siblings, parent_of
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,9 @@ class Prefetch:
         self._latest: Scan | None = None
         self._known: Siblings | None = None  # of the latest that were asked for
         self._pending: deque[File] = deque(maxlen=LAST_WINDOW)
-        self._under_way = 0
-        self._bytes = 0
+        self._bytes = 0  # on their way
+        self._lanes = 0  # tasks that fetch one file after the other
+        self._idle = trio.lowlevel.ParkingLot()  # those with nothing to do
 
     def opened(self, file: File, pid: int) -> None:
         """Process *pid* opened *file* for reading."""
@@ -73,12 +74,13 @@ class Prefetch:
         if not scan.orders:
             if self._is_here(file):
                 return
-            scan.count += 1
-            if scan.count < RUN or is_indexer(pid):
+            if scan.is_first(file) or is_indexer(pid):
                 return
             scan.begin(self._siblings(directory), self._is_small)
-        self._pending.extend(scan.opened(file))
-        self._start()
+        ahead = [each for each in scan.opened(file) if not self._is_here(each)]
+        if ahead:
+            self._pending.extend(ahead)
+            self._start()
 
     def _scan(self, directory: Directory) -> Scan:
         now = trio.current_time()
@@ -130,28 +132,33 @@ class Prefetch:
         )
 
     def _start(self) -> None:
-        while self._pending and self._under_way < PARALLEL and self._bytes < BUDGET:
+        """Have a lane for each file that is to be fetched, as far as there may be."""
+        self._idle.unpark(count=len(self._pending))
+        for _ in range(min(len(self._pending) - len(self._idle), PARALLEL - self._lanes)):
+            self._lanes += 1
+            self._nursery.start_soon(self._lane)
+
+    async def _lane(self) -> None:
+        """Fetch one file after the other; a task for each would cost as much as its request."""
+        while True:
+            while not self._pending or self._bytes >= BUDGET:
+                await self._idle.park()
             file = self._pending.popleft()
             remote = file.remote
-            if remote is not None and self._is_small(file) and not self._is_here(file):
-                size = remote.size or 0
-                self._under_way += 1
-                self._bytes += size
-                self._nursery.start_soon(self._run, remote, size)
+            if remote is not None and self._is_small(file):
+                await self._fetch(remote, remote.size or 0)
 
-    async def _run(self, remote: RemoteFile, size: int) -> None:
+    async def _fetch(self, remote: RemoteFile, size: int) -> None:
+        self._bytes += size
         try:
-            download = self._downloads.join(remote)
-            try:
-                await download.wait_for(size)
-            finally:
-                self._downloads.leave(download)
+            await self._downloads.fetch(remote)
         except FileSystemError as exc:
             log.debug("%s was not fetched ahead: %s", remote.id, exc)
         finally:
-            self._under_way -= 1
+            is_held_up = self._bytes >= BUDGET
             self._bytes -= size
-            self._start()
+            if is_held_up:
+                self._idle.unpark(count=len(self._pending))
 
 
 def is_indexer(pid: int) -> bool:

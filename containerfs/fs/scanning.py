@@ -12,8 +12,8 @@ from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 
 GAP = 32  # places that a program may skip and still be reading in order (`grep --include`)
 DIRECTORIES_GAP = 8  # directories that it may skip
-RUN = 2  # opens in order before anything is fetched
-FIRST_WINDOW = 8  # files ahead; doubles with each further open in order
+RUN = 2  # steps in order before anything is fetched; one to the very next file counts as many
+FIRST_WINDOW = 8  # files ahead; doubles with each further step in order
 LAST_WINDOW = 256
 
 
@@ -115,7 +115,8 @@ class Order:
         if place is None:
             return
         if self._place >= 0 and 0 < place - self._place <= GAP:
-            self.run += 1
+            # Two neighbours are no accident.
+            self.run = max(self.run + 1, RUN if place == self._place + 1 else 0)
         elif place != self._place:
             self.run, self._ahead = 0, place + 1
         self._place = place
@@ -145,20 +146,24 @@ class Scan:
 
     Attributes:
         directory: The one that was read last.
-        count: How many opens there were.
         last: When the last one was.
         crosses: It went from one directory to the next.
         orders: The orders that it may have; none before it was noticed.
     """
 
-    __slots__ = ("count", "crosses", "directory", "last", "orders")
+    __slots__ = ("_first", "crosses", "directory", "last", "orders")
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
-        self.count = 0
+        self._first: File | None = None
         self.last = 0.0
         self.crosses = False
         self.orders: tuple[Order, ...] = ()
+
+    def is_first(self, file: File) -> bool:
+        """Whether *file* is the first that was opened, or the only one again; it is remembered."""
+        self._first = self._first or file
+        return file is self._first
 
     def begin(self, siblings: Siblings | None, is_small: Callable[[File], bool]) -> None:
         """It is noticed from now on."""
@@ -171,6 +176,9 @@ class Scan:
             )
             for number, key in enumerate(KEYS)
         )
+        if self._first is not None:
+            for order in self.orders:
+                order.opened(self._first)
 
     def cross(self, directory: Directory) -> None:
         """It goes on in *directory*."""

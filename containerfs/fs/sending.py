@@ -213,13 +213,7 @@ class Sending:
             content = self._store.adopt(spool.path, spool.fd, remote, size=size)
             spool.hand_over()
             return content
-        content = self._store.begin(remote)
-        try:
-            self._store.write(content, spool.read(0, size), 0)
-            self._store.commit(content, size=size)
-        except FileSystemError:
-            self._store.unpin(content)
-            raise
+        content = self._store.keep(remote, spool.read(0, size))
         spool.discard()
         return content
 

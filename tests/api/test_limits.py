@@ -58,16 +58,16 @@ async def test_transfers_leave_places_for_metadata(autojump_clock: trio.testing.
         for number in range(20):
             nursery.start_soon(partial(hold, limiter, number, [], transfer=True))
         await trio.testing.wait_all_tasks_blocked()
-        assert limiter.in_use == 7
+        assert limiter.in_use == 6
         nursery.start_soon(hold, limiter, 99, order)
         await trio.testing.wait_all_tasks_blocked()
         assert order == [99]
 
 
 async def test_the_limit_grows_while_it_is_used_up_and_answers_are_quick() -> None:
-    limiter = Limiter(maximum=2 * START)
+    limiter = Limiter(maximum=64)
     async with trio.open_nursery() as nursery:
-        for number in range(2 * START):
+        for number in range(64):
             nursery.start_soon(hold, limiter, number, [])
         await trio.testing.wait_all_tasks_blocked()
         for _ in range(START):
@@ -76,11 +76,41 @@ async def test_the_limit_grows_while_it_is_used_up_and_answers_are_quick() -> No
         for _ in range(10_000):
             limiter.answered(after=0.01)
         nursery.cancel_scope.cancel()
-    assert START < limiter.limit <= 2 * START
+    assert START < limiter.limit <= 64
+
+
+async def test_the_limit_doubles_with_each_round_until_the_first_429() -> None:
+    limiter = Limiter(maximum=4 * START)
+    async with trio.open_nursery() as nursery:
+        for number in range(4 * START):
+            nursery.start_soon(hold, limiter, number, [])
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(START):
+            limiter.answered(after=0.01)
+        assert limiter.limit == 2 * START
+        limiter.refused(sent_at=trio.current_time(), wait=None)
+        assert limiter.limit == START
+        for _ in range(START):
+            limiter.answered(after=0.01)
+        assert limiter.limit in (START, START + 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_limit_grows_where_all_that_is_under_way_are_transfers() -> None:
+    limiter = Limiter(maximum=64)
+    async with trio.open_nursery() as nursery:
+        for number in range(64):
+            nursery.start_soon(partial(hold, limiter, number, [], transfer=True))
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(START):
+            limiter.answered(after=0.01)
+        assert limiter.limit == 64
+        assert limiter.in_use == 48
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_limit_does_not_grow_unused() -> None:
-    limiter = Limiter(maximum=2 * START)
+    limiter = Limiter(maximum=64)
     for _ in range(1000):
         limiter.answered(after=0.01)
     assert limiter.limit == START

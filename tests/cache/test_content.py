@@ -8,9 +8,10 @@ import pytest
 import trio
 
 from containerfs.api.types import RemoteFile
-from containerfs.cache.cachefile import Parked, content_name
+from containerfs.cache.cachefile import Content, Parked, content_name
 from containerfs.cache.content import WRITE_INTERVAL, ContentStore
-from containerfs.cache.index import BLOCK, MANY
+from containerfs.cache.index import MANY
+from containerfs.cache.packs import BLOCK, LARGEST
 from containerfs.cache.room import MOST_PARKED
 from containerfs.errors import LocalFault
 
@@ -35,17 +36,40 @@ def connection(tmp_path: Path):
     connection.close()
 
 
-@pytest.fixture
-def open_store(directory, connection):
+@pytest.fixture(params=[0, LARGEST], ids=["files", "packs"])
+def open_store(directory, connection, request):
     """Opens the store; its limit is in blocks of the disk."""
+    return lambda limit=1_000: ContentStore(
+        directory=directory,
+        connection=connection,
+        limit=limit * BLOCK,
+        largest_packed=request.param,
+    )
+
+
+@pytest.fixture
+def open_files(directory, connection):
+    """The same, where each content is a file."""
+    return lambda limit=1_000: ContentStore(
+        directory=directory, connection=connection, limit=limit * BLOCK, largest_packed=0
+    )
+
+
+@pytest.fixture
+def open_packs(directory, connection):
+    """The same, where small contents are in packs."""
     return lambda limit=1_000: ContentStore(
         directory=directory, connection=connection, limit=limit * BLOCK
     )
 
 
+def begin(store: ContentStore, file: RemoteFile, *, in_order: bool = True) -> Content:
+    return store.begin(content_name(file), size=file.size, in_order=in_order)
+
+
 def fill(store: ContentStore, file: RemoteFile, data: bytes = b"0123456789") -> None:
-    content = store.begin(file)
-    os.pwrite(content.fd, data, 0)
+    content = begin(store, file)
+    store.write(content, data, 0)
     store.commit(content, size=len(data))
     store.unpin(content)
 
@@ -78,21 +102,21 @@ def test_another_version_is_another_content(open_store):
     assert not any(is_kept(store, other) for other in others)
 
 
-def test_incomplete_content_is_not_there(open_store, directory):
-    store = open_store()
-    content = store.begin(version("a"))
-    os.pwrite(content.fd, b"01234", 0)
+def test_incomplete_content_is_not_there(open_files, directory):
+    store = open_files()
+    content = begin(store, version("a"))
+    store.write(content, b"01234", 0)
     assert store.pin(version("a")) is None
     assert store.size_of(version("a")) is None
     store.unpin(content)
     assert list(directory.iterdir()) == []
 
 
-def test_incomplete_content_is_gone_after_a_crash(open_store, directory):
-    store = open_store()
-    content = store.begin(version("a"))
-    os.pwrite(content.fd, b"01234", 0)
-    again = open_store()
+def test_incomplete_content_is_gone_after_a_crash(open_files, directory):
+    store = open_files()
+    content = begin(store, version("a"))
+    store.write(content, b"01234", 0)
+    again = open_files()
     assert again.pin(version("a")) is None
     assert list(directory.iterdir()) == []
     store.unpin(content)
@@ -100,8 +124,8 @@ def test_incomplete_content_is_gone_after_a_crash(open_store, directory):
 
 def test_complete_content_is_there_after_a_crash(open_store):
     store = open_store()
-    content = store.begin(version("a"))
-    os.pwrite(content.fd, b"0123456789", 0)
+    content = begin(store, version("a"))
+    store.write(content, b"0123456789", 0)
     store.commit(content, size=10)
     store.save()
     again = open_store()
@@ -142,14 +166,14 @@ def test_content_that_was_dropped_before_it_was_indexed_is_not_indexed_later(ope
     assert (is_kept(again, version("a")), is_kept(again, version("b"))) == (False, True)
 
 
-def test_what_is_filled_out_of_order_is_no_content_before_it_is_whole(open_store, directory):
+def test_what_is_filled_out_of_order_is_no_content_before_it_is_whole(open_files, directory):
     # Its file is as long as the whole: were it taken for one after a crash, it would be wrong.
-    store = open_store()
+    store = open_files()
     fill(store, version("a"))
     store.save()
     (directory / content_name(version("a"))).unlink()
     assert store.pin(version("a")) is None
-    content = store.begin(version("a"), in_order=False)
+    content = begin(store, version("a"), in_order=False)
     store.write(content, b"9", 9)
     assert content_name(version("a")) not in [path.name for path in directory.iterdir()]
     store.write(content, b"012345678", 0)
@@ -157,7 +181,7 @@ def test_what_is_filled_out_of_order_is_no_content_before_it_is_whole(open_store
     assert [path.name for path in directory.iterdir()] == [content_name(version("a"))]
     store.unpin(content)
     assert is_kept(store, version("a"))
-    left = store.begin(version("b"), in_order=False)
+    left = begin(store, version("b"), in_order=False)
     store.unpin(left)
     assert len(list(directory.iterdir())) == 1
 
@@ -171,12 +195,12 @@ def test_strangers_in_the_directory_are_removed(open_store, directory):
 
 
 @pytest.mark.parametrize("data", [b"", b"012345678", b"0123456789a"])
-def test_content_of_the_wrong_size_is_dropped(open_store, directory, data, caplog):
-    first = open_store()
+def test_content_of_the_wrong_size_is_dropped(open_files, directory, data, caplog):
+    first = open_files()
     fill(first, version("a"))
     first.save()
     (directory / content_name(version("a"))).write_bytes(data)
-    store = open_store()
+    store = open_files()
     assert store.pin(version("a")) is None
     assert store.size_of(version("a")) is None
     assert "wrong size" in caplog.text
@@ -184,29 +208,29 @@ def test_content_of_the_wrong_size_is_dropped(open_store, directory, data, caplo
     assert is_kept(store, version("a"))
 
 
-def test_content_whose_file_is_missing_is_dropped(open_store, directory):
-    store = open_store()
+def test_content_whose_file_is_missing_is_dropped(open_files, directory):
+    store = open_files()
     fill(store, version("a"))
     fill(store, version("b"))
     (directory / content_name(version("a"))).unlink()
     assert store.pin(version("a")) is None
     store.save()
     (directory / content_name(version("b"))).unlink()
-    assert open_store().pin(version("b")) is None
+    assert open_files().pin(version("b")) is None
 
 
-def test_a_link_in_the_place_of_content_is_not_followed(open_store, directory, tmp_path):
-    first = open_store()
+def test_a_link_in_the_place_of_content_is_not_followed(open_files, directory, tmp_path):
+    first = open_files()
     fill(first, version("a"))
     first.save()
     (tmp_path / "secret").write_bytes(b"0123456789")
     (directory / content_name(version("a"))).unlink()
     (directory / content_name(version("a"))).symlink_to(tmp_path / "secret")
-    assert open_store().pin(version("a")) is None
+    assert open_files().pin(version("a")) is None
 
 
-def test_the_least_recently_used_goes_first(open_store, directory):
-    store = open_store(limit=3)
+def test_the_least_recently_used_goes_first(open_files, directory):
+    store = open_files(limit=3)
     for id in "abc":
         fill(store, version(id))
     assert is_kept(store, version("a"))
@@ -230,10 +254,10 @@ def test_content_in_use_is_never_evicted(open_store):
     assert not is_kept(store, version("a"))
 
 
-def test_content_larger_than_the_cache_lives_as_long_as_it_is_used(open_store, directory):
-    store = open_store(limit=0)
-    content = store.begin(version("a"))
-    os.pwrite(content.fd, b"0123456789", 0)
+def test_content_larger_than_the_cache_lives_as_long_as_it_is_used(open_files, directory):
+    store = open_files(limit=0)
+    content = begin(store, version("a"))
+    store.write(content, b"0123456789", 0)
     store.commit(content, size=10)
     assert is_kept(store, version("a"))
     store.unpin(content)
@@ -241,8 +265,8 @@ def test_content_larger_than_the_cache_lives_as_long_as_it_is_used(open_store, d
     assert list(directory.iterdir()) == []
 
 
-def test_a_pin_is_given_back_once_for_each_pin(open_store):
-    store = open_store(limit=1)
+def test_a_pin_is_given_back_once_for_each_pin(open_files):
+    store = open_files(limit=1)
     fill(store, version("a"))
     first, second = store.pin(version("a")), store.pin(version("a"))
     assert first is second
@@ -254,12 +278,12 @@ def test_a_pin_is_given_back_once_for_each_pin(open_store):
         first.read(0, 1)
 
 
-def test_the_limit_holds_from_the_start(open_store, directory):
-    store = open_store(limit=1_000)
+def test_the_limit_holds_from_the_start(open_files, directory):
+    store = open_files(limit=1_000)
     for id in "abcdef":
         fill(store, version(id))
     store.save()
-    small = open_store(limit=2)
+    small = open_files(limit=2)
     fill(small, version("g"))
     assert len(list(directory.iterdir())) == 2
 
@@ -350,10 +374,10 @@ def test_content_that_is_in_use_is_not_discarded(open_store):
 
 def test_content_begun_anew_does_not_disturb_who_still_has_the_first(open_store):
     store = open_store()
-    first = store.begin(version("a"))
-    os.pwrite(first.fd, b"first", 0)
-    second = store.begin(version("a"))
-    os.pwrite(second.fd, b"0123456789", 0)
+    first = begin(store, version("a"))
+    store.write(first, b"first", 0)
+    second = begin(store, version("a"))
+    store.write(second, b"0123456789", 0)
     store.commit(second, size=10)
     store.unpin(first)
     store.unpin(second)
@@ -364,7 +388,7 @@ def test_a_disk_that_fails_is_not_a_missing_file(open_store, directory):
     store = open_store()
     directory.rmdir()
     with pytest.raises(LocalFault):
-        store.begin(version("a"))
+        begin(store, version("a"))
 
 
 @pytest.mark.parametrize("id", ["", "../x", "a/b", "\0", "\ud800", "x" * 237])
@@ -381,7 +405,7 @@ def test_room_is_made_by_the_least_recently_used(open_store):
     store = open_store(limit=3)
     for id in "abc":
         fill(store, version(id))
-    content = store.begin(version("d"))
+    content = begin(store, version("d"))
     assert store.make_room(content, BLOCK + 1)
     assert [is_kept(store, version(id)) for id in "abc"] == [False, False, True]
     store.unpin(content)
@@ -392,7 +416,7 @@ def test_nothing_is_evicted_for_what_does_not_fit_anyway(open_store):
     for id in "abc":
         fill(store, version(id))
     pinned = store.pin(version("a"))
-    content = store.begin(version("d"))
+    content = begin(store, version("d"))
     assert store.could_hold(2 * BLOCK)
     assert not store.could_hold(2 * BLOCK + 1)
     assert not store.make_room(content, 2 * BLOCK + 1)
@@ -407,7 +431,7 @@ def test_nothing_is_evicted_for_what_does_not_fit_anyway(open_store):
 def test_room_is_given_back(open_store):
     store = open_store(limit=2)
     for _ in range(5):
-        content = store.begin(version("a"))
+        content = begin(store, version("a"))
         assert store.make_room(content, 2 * BLOCK)
         store.unpin(content)
     nameless = store.begin_nameless()
@@ -425,13 +449,13 @@ def test_small_content_counts_as_the_disk_does(open_store):
 
 def test_what_was_begun_and_left_is_taken_up(open_store):
     store = open_store()
-    content = store.begin(version("a"))
+    content = begin(store, version("a"))
     store.make_room(content, 5)
     store.write(content, b"01234", 0)
     store.park(Parked(content=content, available=5, total=10))
     store.unpin(content)
     assert not is_kept(store, version("a"))
-    parked = store.resume(version("a"))
+    parked = store.resume(content_name(version("a")))
     assert parked is not None
     assert (parked.available, parked.total) == (5, 10)
     store.write(parked.content, b"56789", 5)
@@ -439,26 +463,26 @@ def test_what_was_begun_and_left_is_taken_up(open_store):
     assert parked.content.read(0, 10) == b"0123456789"
     store.unpin(parked.content)
     assert is_kept(store, version("a"))
-    assert store.resume(version("a")) is None
+    assert store.resume(content_name(version("a"))) is None
 
 
-def test_what_was_begun_and_left_makes_room_first(open_store, directory):
-    store = open_store(limit=2)
+def test_what_was_begun_and_left_makes_room_first(open_files, directory):
+    store = open_files(limit=2)
     fill(store, version("old"))
-    left = store.begin(version("left"))
+    left = begin(store, version("left"))
     store.make_room(left, BLOCK)
     store.park(Parked(content=left, available=BLOCK, total=10 * BLOCK))
     store.unpin(left)
     fill(store, version("new"))
-    assert store.resume(version("left")) is None
+    assert store.resume(content_name(version("left"))) is None
     assert [is_kept(store, version(id)) for id in ("old", "new")] == [True, True]
     assert len(list(directory.iterdir())) == 2
 
 
-def test_few_of_those_that_were_begun_and_left_are_kept(open_store, directory):
-    store = open_store()
+def test_few_of_those_that_were_begun_and_left_are_kept(open_files, directory):
+    store = open_files()
     for number in range(2 * MOST_PARKED):
-        content = store.begin(version(f"{number}"))
+        content = begin(store, version(f"{number}"))
         store.park(Parked(content=content, available=0, total=10))
         store.unpin(content)
     assert len(list(directory.iterdir())) == MOST_PARKED

@@ -6,8 +6,11 @@ import subprocess
 import sys
 import tarfile
 import threading
+from contextlib import closing
 
 import pytest
+
+from containerfs.cache.content import ContentStore
 
 
 def test_times_do_not_move_when_a_file_is_sent(box, shared_mount, eventually, sent):
@@ -257,6 +260,19 @@ def test_cached_content_that_vanished_is_fetched_again(mount, server):
         path.unlink()
     mounted.remount()
     assert file.read_bytes() == b"content" * 1000
+
+
+def test_a_cache_on_a_file_system_without_holes_has_a_file_for_each_content(box):
+    # The mount itself is one: it has no fallocate.
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        store = ContentStore(directory=box / "cache", connection=connection, limit=1 << 20)
+        for name in ("first", "second"):
+            content = store.begin(name, size=7)
+            store.write(content, b"content", 0)
+            store.commit(content, size=7)
+            assert content.read(0, 100) == b"content"
+            store.unpin(content)
+    assert sorted(os.listdir(box / "cache")) == ["first", "second"]
 
 
 def test_many_threads_on_one_tree_end_in_what_they_did(box, sent):
