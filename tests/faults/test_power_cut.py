@@ -82,7 +82,8 @@ class Life:
         target = self._directory / "left"
         call(POWER, self._trace, self._directory, self.count, "all", 0, target)
         for part in ("disk", "data"):
-            assert contents(target / part) == contents(self._directory / part)
+            real = contents(self._directory / part)
+            assert punched(contents(target / part), real) == real
         shutil.rmtree(target)
 
 
@@ -91,6 +92,16 @@ def contents(directory):
         str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
         for path in directory.rglob("*")
     }
+
+
+def punched(modelled, real):
+    """*modelled* with the holes of the packs: the range of an ioctl is not in the trace."""
+    found = dict(modelled)
+    for name in modelled:
+        if name.endswith(".pack") and name in real:
+            pairs = zip(modelled[name], real[name], strict=True)
+            found[name] = bytes(byte if is_there else 0 for byte, is_there in pairs)
+    return found
 
 
 def compared(found, facts):
