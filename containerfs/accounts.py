@@ -145,7 +145,7 @@ def opened(directory: Path) -> Iterator[State]:
 
     Where it was lost, what is unsent is put aside before a new one begins, which knows none of it.
     """
-    from containerfs.upload.spool import SpoolDirectory  # imports trio: not for every command
+    from containerfs.upload.spools import SpoolDirectory  # imports trio: not for every command
 
     if not has_state(directory):
         aside = SpoolDirectory(directory / "spool").rescue()

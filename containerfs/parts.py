@@ -38,7 +38,7 @@ from containerfs.fs.writing import Writing
 from containerfs.options import Options
 from containerfs.upload.intents import Intents
 from containerfs.upload.journal import Journal
-from containerfs.upload.spool import SpoolDirectory
+from containerfs.upload.spools import SpoolDirectory
 from containerfs.upload.uploader import Uploader
 
 

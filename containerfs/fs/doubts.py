@@ -12,7 +12,7 @@ from containerfs.cache.state import State
 from containerfs.errors import Expired, FileSystemError, NotFound
 from containerfs.fs.names import NAME_MAX, is_upload, stripped, upload_name
 from containerfs.upload.journal import Entry, Journal
-from containerfs.upload.spool import SpoolDirectory
+from containerfs.upload.spools import SpoolDirectory
 from containerfs.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from containerfs.fs.reading import Reading
 from containerfs.fs.spooling import Spooling
 from containerfs.fs.tree import Tree
 from containerfs.fs.writing import Writing
-from containerfs.upload.spool import SpoolDirectory
+from containerfs.upload.spools import SpoolDirectory
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from containerfs.fs.objects import Objects
 from containerfs.fs.places import Places
 from containerfs.fs.tree import Tree
 from containerfs.upload.journal import Entry, Journal
-from containerfs.upload.spool import Spool, SpoolDirectory
+from containerfs.upload.spool import Spool
+from containerfs.upload.spools import SpoolDirectory
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from containerfs.errors import Expired, FileSystemError, NotFound
 from containerfs.fs.names import is_upload, stripped, upload_name
 from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.journal import Entry, Journal
-from containerfs.upload.spool import SpoolDirectory
+from containerfs.upload.spools import SpoolDirectory
 from containerfs.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)

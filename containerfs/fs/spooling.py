@@ -10,7 +10,8 @@ from containerfs.fs.patterns import NamePatterns
 from containerfs.fs.reading import Reading
 from containerfs.fs.tree import Tree
 from containerfs.upload.journal import Journal
-from containerfs.upload.spool import Spool, SpoolDirectory
+from containerfs.upload.spool import Spool
+from containerfs.upload.spools import SpoolDirectory
 
 
 class Spooling:

@@ -15,7 +15,7 @@ from containerfs.fs.places import Places
 from containerfs.fs.reconciling import Reconciliation
 from containerfs.fs.tree import Tree
 from containerfs.upload.journal import Journal
-from containerfs.upload.spool import SpoolDirectory
+from containerfs.upload.spools import SpoolDirectory
 
 A, B = "a" * 32 + "-", "b" * 32 + "-"
 

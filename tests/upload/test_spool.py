@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from containerfs.errors import LocalFault
 from containerfs.upload.spares import AHEAD
-from containerfs.upload.spool import SpoolDirectory
+from containerfs.upload.spools import SpoolDirectory
 
 MIB = 1 << 20
 
@@ -185,7 +185,7 @@ def on_full_disk(directory: Path, script: str) -> None:
         import os, subprocess, sys, trio
         from pathlib import Path
         from containerfs.errors import NoSpace, FileSystemError
-        from containerfs.upload.spool import SpoolDirectory
+        from containerfs.upload.spools import SpoolDirectory
         full, tmp = Path(sys.argv[1]), Path(sys.argv[2])
         subprocess.run(
             ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(full)], check=True
@@ -264,7 +264,7 @@ def test_a_spool_that_passes_the_file_size_limit_is_no_silent_loss(tmp_path):
         import os, resource, sys, trio
         from pathlib import Path
         from containerfs.errors import FileSystemError
-        from containerfs.upload.spool import SpoolDirectory
+        from containerfs.upload.spools import SpoolDirectory
         spools = SpoolDirectory(Path(sys.argv[1]))
         source = os.memfd_create("source")
         os.pwrite(source, os.urandom(3 << 20), 0)
