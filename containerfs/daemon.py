@@ -21,7 +21,7 @@ from containerfs.api.connection import Connection
 from containerfs.assembly import STOP_TIMEOUT, Mount
 from containerfs.fs.operations import Operations
 from containerfs.fs.receiving import Receiving
-from containerfs.mountpoint import MountError
+from containerfs.mountpoint import MountError, read_far_ahead
 from containerfs.options import Options
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ async def run(
             nursery.start_soon(mount.store.run)
             async with _mounted(mount.operations, mountpoint, fuse_options(options, source)):
                 log.info("%s is mounted on %s", source, mountpoint)
-                await _serve(ready, client)
+                await _serve(ready, mount.operations, mountpoint, client)
                 systemd.notify(systemd.STOPPING)
             seconds = patience()
             await _stop(mount, patience=STOP_TIMEOUT if seconds is None else seconds, tell=tell)
@@ -139,9 +139,17 @@ def fuse_options(options: Options, source: str) -> set[str]:
     return chosen
 
 
-async def _serve(ready: Callable[[], None], client: Client) -> None:
+async def _serve(
+    ready: Callable[[], None], operations: Operations, mountpoint: Path, client: Client
+) -> None:
     """Answer the kernel until the file system is unmounted or a signal tells to stop."""
+
+    async def begun() -> None:
+        read_far_ahead(mountpoint)
+
     async with trio.open_nursery() as nursery:
+        # Not before: the kernel sets it itself when the first request was answered.
+        operations.on_init = lambda: nursery.start_soon(begun)
         await nursery.start(_at_signal, pyfuse3.terminate)
         ready()  # not before: who is told may send a signal at once
         pyfuse3.trio = Receiving(is_busy=lambda: client.is_busy)  # type: ignore[attr-defined]  # as its asyncio support does

@@ -92,6 +92,10 @@ def fail(error: BaseException, what: str) -> NoReturn:
     raise pyfuse3.FUSEError(errno.EIO) from error
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 class Operations(pyfuse3.Operations):
     """pyfuse3's request handlers."""
 
@@ -131,6 +135,10 @@ class Operations(pyfuse3.Operations):
         self._owner = owner
         self._directories: Handles[DirectoryHandle] = Handles()
         self.op_timeout = op_timeout
+        self.on_init: Callable[[], None] = _nothing  # called as the kernel's first request comes
+
+    def init(self) -> None:
+        self.on_init()
 
     # Names.
 
