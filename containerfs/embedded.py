@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ import trio
 
 import containerfs
 from containerfs.mountpoint import MountError
+from containerfs.relaying import relay
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +60,8 @@ async def running(*, data: Path, runtime_dir: Path) -> AsyncIterator[Path]:
         try:
             await _wait_until_ready(process)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_relay, _pipe(process.stdout))
-                nursery.start_soon(_relay, _pipe(process.stderr))
+                for stream in (process.stdout, process.stderr):
+                    nursery.start_soon(partial(relay, _pipe(stream), log, who="embedded server"))
                 nursery.start_soon(_watch, process)
                 yield socket
                 nursery.cancel_scope.cancel()
@@ -113,15 +115,6 @@ async def _wait_until_ready(process: trio.Process) -> None:
     lines = complaint.decode(errors="replace").strip().splitlines() or ["it said nothing"]
     reason = lines[-1].removeprefix("containerfs: ")
     raise MountError(f"the embedded server did not start: {reason}")
-
-
-async def _relay(stream: trio.abc.ReceiveStream) -> None:
-    """Log what the server says, until it ends."""
-    rest = b""
-    async for chunk in stream:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            log.warning("embedded server: %s", line.decode(errors="replace").rstrip())
 
 
 async def _watch(process: trio.Process) -> None:
