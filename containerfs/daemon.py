@@ -87,6 +87,8 @@ async def run(
 async def send_unsent(options: Options, connection: Connection, account: Account) -> None:
     """Without mounting, send what of *account* is unsent; what can't be sent is kept.
 
+    What an earlier mount was in the middle of is ended.
+
     Raises:
         Busy: A mount uses the account's state.
         FileSystemError: The server can't be asked.
@@ -101,6 +103,7 @@ async def send_unsent(options: Options, connection: Connection, account: Account
                 mountpoint=Path(account.mountpoint),
                 nursery=nursery,
             )
+            await mount.check()  # first, as a mount does: what was cut off is no file to send
             await mount.recovery.show_unsent()
             await mount.stop()
             nursery.cancel_scope.cancel()

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-_SHARED = ["environ", "command", "mount", "api", "stored", "run", "eventually"]
+_SHARED = ["environ", "command", "mount", "api", "stored", "run", "eventually", "errno_of"]
 _mounted = run_path(str(Path(__file__).parent.parent / "mounted" / "conftest.py"))
 globals().update({name: _mounted[name] for name in _SHARED})
 
