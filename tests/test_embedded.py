@@ -19,7 +19,7 @@ from containerfs import embedded
 from containerfs.api.client import connect
 from containerfs.api.connection import Connection
 from containerfs.api.environment import SOCKET_BASE_URL
-from containerfs.errors import Uncertain
+from containerfs.errors import Uncertain, Unreachable
 from containerfs.mountpoint import MountError
 
 HOLDER = """
@@ -167,3 +167,27 @@ async def test_each_failure_of_its_own_is_one_entry_of_the_log(tmp_path, logged)
         assert record.getMessage() == "embedded server: FileNotFoundError"
         text = logging.Formatter().format(record)
         assert re.search(r"request req_\w+ failed\nTraceback .*\n(  .*\n)+FileNotFound", text)
+
+
+async def test_it_is_started_again_where_it_was_killed(tmp_path, logged):
+    async with embedded.running(data=tmp_path / "data", runtime_dir=tmp_path) as address:
+        connection = Connection(base_url=SOCKET_BASE_URL, uds=str(address))
+        async with connect(connection) as client:
+            await client.create_container(name="box")
+            for _ in range(2):
+                (server,) = children()
+                os.kill(int(server.name), signal.SIGKILL)
+                with trio.fail_after(60):
+                    message = (await logged()).getMessage()
+                assert message == "the embedded server has ended with code -9; it is started again"
+                page = await patiently(client.list_containers)
+                assert [container.name for container in page.data] == ["box"]
+    assert children() == []
+
+
+async def patiently(call):
+    """The answer, once there is a server to give it."""
+    with trio.fail_after(60):
+        while True:
+            with contextlib.suppress(Unreachable):
+                return await call()
