@@ -15,6 +15,7 @@ from containerfs.fs.closing import Closing
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.containers import Containers
 from containerfs.fs.delivery import Delivery
+from containerfs.fs.early import FirstListings
 from containerfs.fs.handles import FileHandle, Handles
 from containerfs.fs.inodes import Inodes
 from containerfs.fs.keeping import Keeping
@@ -130,6 +131,15 @@ class Shown:
             tree=self.tree,
             containers=self.containers,
             reconciliation=self.reconciliation,
+            first_listings=FirstListings(
+                reconciliation=self.reconciliation,
+                places=self.places,
+                objects=self.objects,
+                metadata=storage.metadata,
+                state=storage.state,
+                journal=storage.journal,
+                raw_names=options.raw_names,
+            ),
             conflicts=self.conflicts,
             metadata=storage.metadata,
         )

@@ -13,7 +13,7 @@ from typing import TypeVar
 import trio
 
 from containerfs.api.client import Client
-from containerfs.api.listing import PAGE, all_files
+from containerfs.api.listing import PAGE, Tell, all_files
 from containerfs.api.types import RemoteFile
 from containerfs.api.walk import CursorGoneError, Entry, Fetch, Walk
 from containerfs.errors import FileSystemError, Invalid, NotFound
@@ -24,12 +24,17 @@ T = TypeVar("T", bound=Entry)
 
 
 async def files_again(
-    client: Client, container_id: str, last: Sequence[RemoteFile]
+    client: Client,
+    container_id: str,
+    last: Sequence[RemoteFile],
+    *,
+    tell: Tell[RemoteFile] | None = None,
 ) -> tuple[RemoteFile, ...]:
     """Every file of a container, newest first, each once.
 
     Args:
         last: What an earlier reading found, newest first; empty when there was none.
+        tell: As for `both_ends`; not told where the earlier reading makes this one short.
 
     Raises:
         ServerFault: The list does not end.
@@ -41,7 +46,7 @@ async def files_again(
             )
         except CursorGoneError:
             pass  # it changes while it is read: both ends have a way with that
-    return await all_files(client, container_id)
+    return await all_files(client, container_id, tell=tell)
 
 
 async def read_again(fetch: Fetch[T], last: Sequence[T]) -> tuple[T, ...]:

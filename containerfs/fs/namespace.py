@@ -5,15 +5,17 @@ its files when it is entered.
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import trio
 
-from containerfs.api.types import Container
-from containerfs.cache.listings import Listing
+from containerfs.api.types import Container, RemoteFile
+from containerfs.cache.listing import Listing
 from containerfs.cache.metadata import Metadata
 from containerfs.errors import Expired, FileSystemError, NotFound
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.containers import Containers
+from containerfs.fs.early import Early, FirstListings
 from containerfs.fs.layout import BY_ID
 from containerfs.fs.lookedup import LookedUp
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
@@ -21,6 +23,8 @@ from containerfs.fs.reconciling import Reconciliation
 from containerfs.fs.tree import Tree
 
 log = logging.getLogger(__name__)
+
+SHORT = 0.1  # seconds; a listing that takes no longer is shown as a whole, in the order of names
 
 
 class Namespace:
@@ -32,19 +36,24 @@ class Namespace:
         tree: Tree,
         containers: Containers,
         reconciliation: Reconciliation,
+        first_listings: FirstListings,
         conflicts: Conflicts,
         metadata: Metadata,
     ) -> None:
         self._tree = tree
         self._containers = containers
         self._reconciliation = reconciliation
+        self._first_listings = first_listings
         self._conflicts = conflicts
         self._metadata = metadata
         self._listing: Listing[Container] | None = None
         self._looked_up = LookedUp()
 
-    async def lookup(self, directory: Directory, name: str) -> Node:
+    async def lookup(self, directory: Directory, name: str, *, early: bool = False) -> Node:
         """The entry *name* of *directory*.
+
+        Args:
+            early: Do not wait for the end of a first listing that is certain to have it.
 
         Raises:
             NotFound: There is none.
@@ -52,6 +61,10 @@ class Namespace:
         """
         if directory is self._tree.root and name == BY_ID:
             return self._tree.by_id
+        shown = self._first_listings.of(directory) if early else None
+        found = await shown.find(name) if shown is not None else None
+        if found is not None:
+            return found
         await self._refresh(directory, fresh=False)
         try:
             node = directory.children[name]
@@ -67,7 +80,7 @@ class Namespace:
             return node
         return await self.lookup(directory, name)
 
-    async def refresh(self, node: Node, *, fresh: bool = False) -> None:
+    async def refresh(self, node: Node, *, fresh: bool = False, early: bool = False) -> None:
         """Bring what *node* belongs to in line with the server, where its time has come.
 
         Whatever the time to live: a program's call that has just had *node* looked up is answered
@@ -75,12 +88,56 @@ class Namespace:
 
         Args:
             fresh: Ask the server even if its time has not come, and fail if it can't be asked.
+            early: Do not wait for the end of a first listing that is certain to have *node*.
 
         Raises:
             NotFound, Expired: The container is gone.
         """
+        if early and _is_early(node):
+            return
         if fresh or node not in self._looked_up:
             await self._refresh(node, fresh=fresh)
+
+    async def settle(self, node: Node) -> None:
+        """Return when *node* is no longer shown early: what is to be changed must be certain.
+
+        Raises:
+            NotFound: It was, and is not what has that name in the end.
+        """
+        if _is_early(node):
+            await self._refresh(node, fresh=False)
+            if node.parent is None:
+                raise NotFound(f"{node.name!r} is gone")
+
+    async def begin_reading(self, directory: Directory) -> Early | None:
+        """Have the entries of *directory* ready, as `refresh` does, or the first of many.
+
+        Returns:
+            What has the following ones, as they come, until `end_reading`; None where all are here.
+        """
+        early = self._first_listings.of(directory)
+        if early is None:
+            await self.refresh(directory)
+            return None
+        with trio.move_on_at(early.arrival.begun + SHORT):
+            await early.arrival.done.wait()
+        await early.more(0)
+        if not early.is_over:
+            return early
+        await self.end_reading(early)
+        return None
+
+    async def end_reading(self, early: Early) -> None:
+        """Have all entries of the directory that *early* has shown.
+
+        Raises:
+            FileSystemError: They could not all be listed.
+        """
+        container = early.container
+        if container.listing is None:
+            listing = await self._listed(container, early.arrival.wait)
+            if listing is not None and container.early is early:
+                self._bring_in_line(container, listing)
 
     async def _refresh(self, node: Node, *, fresh: bool) -> None:
         container = node.container
@@ -102,19 +159,31 @@ class Namespace:
             return
         listing = None if fresh else self._metadata.fresh_files(container.remote.id)
         if listing is None:
-            try:
-                listing = await self._metadata.files(container.remote.id, fresh=fresh)
-            except Expired:
-                self._containers.expire(container)
-                return
-            except NotFound:
-                await self._refresh_containers(fresh=True)  # the list tells gone from expired
-                if container.remote.is_expired:
-                    return
-                self._containers.remove(container)
-                raise
+            listing = await self._listed(
+                container, lambda: self._metadata.files(container.remote.id, fresh=fresh)
+            )
+        if listing is not None:
+            self._bring_in_line(container, listing)
+
+    async def _listed(
+        self, container: ContainerDirectory, ask: Callable[[], Awaitable[Listing[RemoteFile]]]
+    ) -> Listing[RemoteFile] | None:
+        """The listing that *ask* returns; None where the container turns out to have expired."""
+        try:
+            return await ask()
+        except Expired:
+            self._containers.expire(container)
+            return None
+        except NotFound:
+            await self._refresh_containers(fresh=True)  # the list tells gone from expired
+            if container.remote.is_expired:
+                return None
+            self._containers.remove(container)
+            raise
+
+    def _bring_in_line(self, container: ContainerDirectory, listing: Listing[RemoteFile]) -> None:
         if listing is not container.listing:
-            container.listing = listing
+            container.listing, container.early = listing, None
             self._reconciliation.restore(container)
             # Something may have been sent or removed since the listing was made.
             entries = self._metadata.corrected(container.remote.id, listing.entries)
@@ -154,4 +223,11 @@ class Namespace:
         """The end of the container's listing; where it has none to come, of the top level's."""
         if container is None or container.is_snapshot:
             return self._listing.expires if self._listing is not None else 0.0
+        if container.early is not None and container.listing is None:
+            return container.early.arrival.expires
         return container.listing.expires if container.listing is not None else 0.0
+
+
+def _is_early(node: Node) -> bool:
+    container = node.container
+    return container is not None and container.early is not None and node in container.early

@@ -19,7 +19,7 @@ import trio
 from containerfs.errors import FileSystemError, IsADirectory, NotFound, NotPermitted, Stale
 from containerfs.fs.attributes import Change, Owner, fill, storable
 from containerfs.fs.closing import Closing
-from containerfs.fs.handles import DirectoryHandle, Handles
+from containerfs.fs.handles import DOTS, DirectoryHandle, Handles
 from containerfs.fs.lookedup import AT_ONCE
 from containerfs.fs.making import Making
 from containerfs.fs.names import NAME_MAX, from_kernel, to_kernel
@@ -148,7 +148,7 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         directory = self._inodes.directory(parent_inode)
         try:
-            node = await self._namespace.lookup(directory, from_kernel(name))
+            node = await self._namespace.lookup(directory, from_kernel(name), early=True)
         except NotFound:
             return self._absent(directory)
         return self._known(node)
@@ -197,7 +197,7 @@ class Operations(pyfuse3.Operations):
     async def _refresh(self, node: Node) -> None:
         if isinstance(node, File) and node.spool is not None:
             return
-        await self._namespace.refresh(node.parent if node.container is node else node)  # type: ignore[arg-type]  # a container has a parent
+        await self._namespace.refresh(node.parent if node.container is node else node, early=True)  # type: ignore[arg-type]  # a container has a parent
         if node.parent is None:
             raise NotFound(node.name)
 
@@ -211,6 +211,7 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         node = self._inodes[inode]
+        await self._namespace.settle(node)
         if fields.update_size:
             if not isinstance(node, File):
                 raise IsADirectory(node.name)
@@ -314,9 +315,10 @@ class Operations(pyfuse3.Operations):
     @boundary()
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         directory = self._inodes.directory(inode)
-        await self._namespace.refresh(directory)
+        early = await self._namespace.begin_reading(directory)
         directory.opens += 1
         handle = DirectoryHandle(directory)
+        handle.early = early
         handle.believed_until = trio.current_time() + AT_ONCE
         return self._directories.add(handle)
 
@@ -324,25 +326,42 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         handle = self._directories[fh]
         if start_id == 0:
-            directory = handle.directory
-            is_shown = directory.parent is not None or directory is self._tree.root
-            if is_shown and trio.current_time() > handle.believed_until:
-                await self._namespace.refresh(directory)
-            handle.rewind()
-            handle.believed_until = 0.0
-        for position in range(start_id, len(handle.entries)):
-            name, node = handle.entries[position]
-            is_dot = name in (".", "..")
-            if not is_dot:  # it may have gone since, or be another one
-                node = handle.directory.children.get(name)
-            if node is None:
-                continue
-            if not pyfuse3.readdir_reply(
-                token, to_kernel(name), self._attributes(node), position + 1
-            ):
-                return
-            if not is_dot:
-                node.nlookup += 1
+            await self._rewind(handle)
+        position, is_answered = start_id, False
+        while not is_answered and await self._has_name(handle, position):
+            for name in handle.names[position:]:
+                position += 1
+                node = handle.node(name)
+                if node is None:
+                    continue
+                if not pyfuse3.readdir_reply(
+                    token, to_kernel(name), self._attributes(node), position
+                ):
+                    return
+                is_answered = True
+                if name not in DOTS:
+                    node.nlookup += 1
+
+    async def _rewind(self, handle: DirectoryHandle) -> None:
+        directory = handle.directory
+        if handle.early is not None and handle.early.is_over:
+            handle.early = None
+        is_shown = directory.parent is not None or directory is self._tree.root
+        if handle.early is None and is_shown and trio.current_time() > handle.believed_until:
+            handle.early = await self._namespace.begin_reading(directory)
+        handle.rewind()
+        handle.believed_until = 0.0
+
+    async def _has_name(self, handle: DirectoryHandle, position: int) -> bool:
+        """Whether there is a name at this place, or further on; it may have to come yet."""
+        count = handle.read_on()
+        while handle.early is not None and position >= len(handle.names):
+            await handle.early.more(count)
+            count = handle.read_on()
+            if handle.early.is_over:
+                await self._namespace.end_reading(handle.early)
+                handle.end()
+        return position < len(handle.names)
 
     async def releasedir(self, fh: int) -> None:
         handle = self._directories.remove(fh)
@@ -421,10 +440,12 @@ class Operations(pyfuse3.Operations):
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
+        await self._namespace.settle(self._inodes[inode])
         self._xattrs.set(self._inodes[inode], os.fsdecode(name), value)
 
     @boundary()
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self._namespace.settle(self._inodes[inode])
         self._xattrs.remove(self._inodes[inode], os.fsdecode(name))
 
     @boundary()

@@ -1,0 +1,44 @@
+"""Which names are certain while a listing is still on its way."""
+
+from containerfs.api.types import RemoteFile
+from containerfs.cache.state import LocalNode, State
+from containerfs.fs.names import plain
+from containerfs.upload.journal import Journal
+
+
+class Certainty:
+    """Which names are certain, whatever is still to come.
+
+    They are plain names in the container itself. One that this machine has to do with, beyond
+    that it sent the very file, is not among them.
+    """
+
+    def __init__(
+        self, container_id: str, *, state: State, journal: Journal, raw_names: bool
+    ) -> None:
+        self.remembered: dict[str, LocalNode] = {}
+        self._kept: dict[str, str] = {}
+        self._raw_names = raw_names
+        self._taken: set[str] = set()
+        for path, local in state.nodes(container_id).items():
+            if local.kind == "file" and "/" not in path and local.file_id is not None:
+                self.remembered[path] = local
+                self._kept[local.file_id] = path
+            else:
+                self._taken.add(path.partition("/")[0])
+        for entry in journal.entries:
+            if entry.container_id == container_id:
+                self._taken.add(entry.path.partition("/")[0])
+
+    def name(self, file: RemoteFile) -> str | None:
+        """The name that *file* is shown by; None where that is not certain."""
+        kept = None if self._raw_names else self._kept.get(file.id)
+        if kept is not None:
+            return None if kept in self._taken else kept
+        found = plain(file.path)
+        if found is None:
+            return None
+        name, short = found
+        if short is not None and file.source == "user" and not self._raw_names:
+            return None  # without its prefix, if no other one has that name
+        return None if name in self._taken or name in self.remembered else name
