@@ -1,9 +1,10 @@
 """Which names are certain while a listing is still on its way."""
 
+from collections.abc import Iterable, Mapping
+
 from containerfs.api.types import RemoteFile
-from containerfs.cache.state import LocalNode, State
+from containerfs.cache.state import LocalNode
 from containerfs.fs.names import plain
-from containerfs.upload.journal import Journal
 
 
 class Certainty:
@@ -14,21 +15,23 @@ class Certainty:
     """
 
     def __init__(
-        self, container_id: str, *, state: State, journal: Journal, raw_names: bool
+        self, remembered: Mapping[str, LocalNode], *, unsent: Iterable[str], raw_names: bool
     ) -> None:
+        """Args:
+        remembered: What this machine knows of the container, by visible path.
+        unsent: Visible paths of what is still to be sent.
+        """
         self.remembered: dict[str, LocalNode] = {}
         self._kept: dict[str, str] = {}
         self._raw_names = raw_names
         self._taken: set[str] = set()
-        for path, local in state.nodes(container_id).items():
+        for path, local in remembered.items():
             if local.kind == "file" and "/" not in path and local.file_id is not None:
                 self.remembered[path] = local
                 self._kept[local.file_id] = path
             else:
                 self._taken.add(path.partition("/")[0])
-        for entry in journal.entries:
-            if entry.container_id == container_id:
-                self._taken.add(entry.path.partition("/")[0])
+        self._taken.update(path.partition("/")[0] for path in unsent)
 
     def name(self, file: RemoteFile) -> str | None:
         """The name that *file* is shown by; None where that is not certain."""

@@ -144,11 +144,20 @@ class FirstListings:
         return container.early
 
     def _certainty(self, container_id: str) -> Certainty:
-        return Certainty(
-            container_id, state=self._state, journal=self._journal, raw_names=self._raw_names
-        )
+        unsent = [
+            entry.path for entry in self._journal.entries if entry.container_id == container_id
+        ]
+        remembered = self._state.nodes(container_id)
+        return Certainty(remembered, unsent=unsent, raw_names=self._raw_names)
 
 
 def _shows(node: File, file: RemoteFile) -> bool:
     """Whether an earlier listing, which broke off, had *node* show *file*."""
     return node.spool is None and node.remote is not None and node.remote.id == file.id
+
+
+def early_of(node: Node) -> Early | None:
+    """What shows *node* before the whole listing that has it is here; None where it is."""
+    container = node.container
+    early = None if container is None else container.early
+    return early if early is not None and node in early else None

@@ -15,15 +15,17 @@ from containerfs.cache.metadata import Metadata
 from containerfs.errors import Expired, FileSystemError, NotFound
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.containers import Containers
-from containerfs.fs.early import Early, FirstListings
+from containerfs.fs.early import Early, FirstListings, early_of
 from containerfs.fs.layout import BY_ID
 from containerfs.fs.lookedup import LookedUp
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 from containerfs.fs.reconciling import Reconciliation
 from containerfs.fs.tree import Tree
+from containerfs.fs.turns import in_turns
 
 log = logging.getLogger(__name__)
 
+MANY = 2_000  # entries of a listing that is brought into the tree in turns with other work
 SHORT = 0.1  # seconds; a listing that takes no longer is shown as a whole, in the order of names
 
 
@@ -48,6 +50,7 @@ class Namespace:
         self._metadata = metadata
         self._listing: Listing[Container] | None = None
         self._looked_up = LookedUp()
+        self._showing = trio.Lock()
 
     async def lookup(self, directory: Directory, name: str, *, early: bool = False) -> Node:
         """The entry *name* of *directory*.
@@ -62,10 +65,13 @@ class Namespace:
         if directory is self._tree.root and name == BY_ID:
             return self._tree.by_id
         shown = self._first_listings.of(directory) if early else None
-        found = await shown.find(name) if shown is not None else None
-        if found is not None:
-            return found
-        await self._refresh(directory, fresh=False)
+        if shown is not None:
+            found = await shown.find(name)
+            if found is not None:
+                return found
+            await self.end_reading(shown)
+        else:
+            await self._refresh(directory, fresh=False)
         try:
             node = directory.children[name]
         except KeyError:
@@ -93,7 +99,7 @@ class Namespace:
         Raises:
             NotFound, Expired: The container is gone.
         """
-        if early and _is_early(node):
+        if early and early_of(node) is not None:
             return
         if fresh or node not in self._looked_up:
             await self._refresh(node, fresh=fresh)
@@ -104,8 +110,9 @@ class Namespace:
         Raises:
             NotFound: It was, and is not what has that name in the end.
         """
-        if _is_early(node):
-            await self._refresh(node, fresh=False)
+        early = early_of(node)
+        if early is not None:
+            await self.end_reading(early)
             if node.parent is None:
                 raise NotFound(f"{node.name!r} is gone")
 
@@ -137,7 +144,7 @@ class Namespace:
         if container.listing is None:
             listing = await self._listed(container, early.arrival.wait)
             if listing is not None and container.early is early:
-                self._bring_in_line(container, listing)
+                await self._bring_in_line(container, listing)
 
     async def _refresh(self, node: Node, *, fresh: bool) -> None:
         container = node.container
@@ -162,8 +169,8 @@ class Namespace:
             listing = await self._listed(
                 container, lambda: self._metadata.files(container.remote.id, fresh=fresh)
             )
-        if listing is not None:
-            self._bring_in_line(container, listing)
+        if listing is not None and listing is not container.listing:
+            await self._bring_in_line(container, listing)
 
     async def _listed(
         self, container: ContainerDirectory, ask: Callable[[], Awaitable[Listing[RemoteFile]]]
@@ -181,14 +188,32 @@ class Namespace:
             self._containers.remove(container)
             raise
 
-    def _bring_in_line(self, container: ContainerDirectory, listing: Listing[RemoteFile]) -> None:
+    async def _bring_in_line(
+        self, container: ContainerDirectory, listing: Listing[RemoteFile]
+    ) -> None:
+        if container.listing is None and len(listing.entries) > MANY:
+            async with self._showing:
+                await self._show_many(container, listing)
         if listing is not container.listing:
             container.listing, container.early = listing, None
             self._reconciliation.restore(container)
-            # Something may have been sent or removed since the listing was made.
-            entries = self._metadata.corrected(container.remote.id, listing.entries)
-            self._reconciliation.reconcile(container, entries)
+            self._reconciliation.reconcile(container, self._entries(container, listing))
             self._conflicts.listed(container, listing.entries)
+
+    async def _show_many(self, container: ContainerDirectory, listing: Listing[RemoteFile]) -> None:
+        """Show a container for the first time; nobody can change anything in it before."""
+        if container.listing is None:
+            self._reconciliation.restore(container)
+            entries = self._entries(container, listing)
+            await in_turns(self._reconciliation.reconciling(container, entries))
+            container.listing, container.early = listing, None
+            self._conflicts.listed(container, listing.entries)
+
+    def _entries(
+        self, container: ContainerDirectory, listing: Listing[RemoteFile]
+    ) -> tuple[RemoteFile, ...]:
+        """Those of *listing* with what was sent or removed here since it was made."""
+        return self._metadata.corrected(container.remote.id, listing.entries)
 
     async def lost(self, file: File) -> None:
         """The server does not know the object of *file*: ask what it has instead.
@@ -226,8 +251,3 @@ class Namespace:
         if container.early is not None and container.listing is None:
             return container.early.arrival.expires
         return container.listing.expires if container.listing is not None else 0.0
-
-
-def _is_early(node: Node) -> bool:
-    container = node.container
-    return container is not None and container.early is not None and node in container.early

@@ -217,6 +217,17 @@ class Directory(Node):
             if isinstance(node, Directory):
                 pending.extend(node.children.values())
 
+    def walk_directories(self) -> Iterator[Directory]:
+        """The directories below; costs nothing for the entries of those that have none."""
+        pending: list[Directory] = [self]
+        while pending:
+            directory = pending.pop()
+            if directory is not self:
+                yield directory
+            if directory.subdirectories:
+                entries = directory.children.values()
+                pending += [node for node in entries if isinstance(node, Directory)]
+
     @property
     def is_kept(self) -> bool:
         """It exists whether or not it has entries."""
