@@ -11,6 +11,7 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import Downloads
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
+from containerfs.fs.alignment import Alignment
 from containerfs.fs.closing import Closing
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.containers import Containers
@@ -130,7 +131,11 @@ class Shown:
         self.namespace = Namespace(
             tree=self.tree,
             containers=self.containers,
-            reconciliation=self.reconciliation,
+            alignment=Alignment(
+                reconciliation=self.reconciliation,
+                conflicts=self.conflicts,
+                metadata=storage.metadata,
+            ),
             first_listings=FirstListings(
                 reconciliation=self.reconciliation,
                 places=self.places,
@@ -140,7 +145,6 @@ class Shown:
                 journal=storage.journal,
                 raw_names=options.raw_names,
             ),
-            conflicts=self.conflicts,
             metadata=storage.metadata,
         )
 

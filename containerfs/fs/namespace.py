@@ -13,19 +13,16 @@ from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.listing import Listing
 from containerfs.cache.metadata import Metadata
 from containerfs.errors import Expired, FileSystemError, NotFound
-from containerfs.fs.conflicts import Conflicts
+from containerfs.fs.alignment import Alignment
 from containerfs.fs.containers import Containers
 from containerfs.fs.early import Early, FirstListings, early_of
 from containerfs.fs.layout import BY_ID
 from containerfs.fs.lookedup import LookedUp
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
-from containerfs.fs.reconciling import Reconciliation
 from containerfs.fs.tree import Tree
-from containerfs.fs.turns import in_turns
 
 log = logging.getLogger(__name__)
 
-MANY = 2_000  # entries of a listing that is brought into the tree in turns with other work
 SHORT = 0.1  # seconds; a listing that takes no longer is shown as a whole, in the order of names
 
 
@@ -37,20 +34,17 @@ class Namespace:
         *,
         tree: Tree,
         containers: Containers,
-        reconciliation: Reconciliation,
+        alignment: Alignment,
         first_listings: FirstListings,
-        conflicts: Conflicts,
         metadata: Metadata,
     ) -> None:
         self._tree = tree
         self._containers = containers
-        self._reconciliation = reconciliation
+        self._alignment = alignment
         self._first_listings = first_listings
-        self._conflicts = conflicts
         self._metadata = metadata
         self._listing: Listing[Container] | None = None
         self._looked_up = LookedUp()
-        self._showing = trio.Lock()
 
     async def lookup(self, directory: Directory, name: str, *, early: bool = False) -> Node:
         """The entry *name* of *directory*.
@@ -144,7 +138,7 @@ class Namespace:
         if container.listing is None:
             listing = await self._listed(container, early.arrival.wait)
             if listing is not None and container.early is early:
-                await self._bring_in_line(container, listing)
+                await self._alignment.bring_in_line(container, listing)
 
     async def _refresh(self, node: Node, *, fresh: bool) -> None:
         container = node.container
@@ -170,7 +164,7 @@ class Namespace:
                 container, lambda: self._metadata.files(container.remote.id, fresh=fresh)
             )
         if listing is not None and listing is not container.listing:
-            await self._bring_in_line(container, listing)
+            await self._alignment.bring_in_line(container, listing)
 
     async def _listed(
         self, container: ContainerDirectory, ask: Callable[[], Awaitable[Listing[RemoteFile]]]
@@ -187,33 +181,6 @@ class Namespace:
                 return None
             self._containers.remove(container)
             raise
-
-    async def _bring_in_line(
-        self, container: ContainerDirectory, listing: Listing[RemoteFile]
-    ) -> None:
-        if container.listing is None and len(listing.entries) > MANY:
-            async with self._showing:
-                await self._show_many(container, listing)
-        if listing is not container.listing:
-            container.listing, container.early = listing, None
-            self._reconciliation.restore(container)
-            self._reconciliation.reconcile(container, self._entries(container, listing))
-            self._conflicts.listed(container, listing.entries)
-
-    async def _show_many(self, container: ContainerDirectory, listing: Listing[RemoteFile]) -> None:
-        """Show a container for the first time; nobody can change anything in it before."""
-        if container.listing is None:
-            self._reconciliation.restore(container)
-            entries = self._entries(container, listing)
-            await in_turns(self._reconciliation.reconciling(container, entries))
-            container.listing, container.early = listing, None
-            self._conflicts.listed(container, listing.entries)
-
-    def _entries(
-        self, container: ContainerDirectory, listing: Listing[RemoteFile]
-    ) -> tuple[RemoteFile, ...]:
-        """Those of *listing* with what was sent or removed here since it was made."""
-        return self._metadata.corrected(container.remote.id, listing.entries)
 
     async def lost(self, file: File) -> None:
         """The server does not know the object of *file*: ask what it has instead.
