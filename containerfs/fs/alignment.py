@@ -44,8 +44,9 @@ class Alignment:
         if container.listing is None:
             self._reconciliation.restore(container)
             entries = self._entries(container, listing)
+            gc.freeze()  # to look through all that for garbage would take longer than a turn
             await in_turns(self._reconciliation.reconciling(container, entries))
-            gc.freeze()  # to look through all that for garbage takes longer than a turn
+            gc.freeze()
             container.listing, container.early = listing, None
             self._conflicts.listed(container, listing.entries)
 

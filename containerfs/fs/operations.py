@@ -329,8 +329,8 @@ class Operations(pyfuse3.Operations):
             await self._rewind(handle)
         position, is_answered = start_id, False
         while not is_answered and await self._has_name(handle, position):
-            for name in handle.names[position:]:
-                position += 1
+            for place in range(position, len(handle.names)):
+                name, position = handle.names[place], place + 1
                 node = handle.node(name)
                 if node is None:
                     continue

@@ -156,7 +156,10 @@ class Reconciliation:
         listed: tuple[RemoteFile, ...],
         remembered: dict[str, LocalNode],
     ) -> Work[Placed]:
-        kept = dict(_shown_without_prefix(container))
+        kept: dict[str, str] = {}
+        for known in pieces([] if self._raw_names else list(container.files.items())):
+            yield
+            kept.update(_shown_without_prefix(known))
         directories = {path for path, local in remembered.items() if local.kind != "file"}
         listed_ids = {file.id for file in listed}
         for path, local in remembered.items():
@@ -175,7 +178,11 @@ class Reconciliation:
                 sent_as = sending.get(stripped(file.path, id=file.id) or ())
                 if sent_as is not None:
                     kept.setdefault(file.id, sent_as)
-        return placing(listed, kept=kept, directories=directories, raw_names=self._raw_names)
+        return (
+            yield from placing(
+                listed, kept=kept, directories=directories, raw_names=self._raw_names
+            )
+        )
 
     def _show(
         self,
@@ -193,9 +200,9 @@ class Reconciliation:
         self._objects.set_remote(container, file, newest, older=tuple(versions[1:]))
 
 
-def _shown_without_prefix(container: ContainerDirectory) -> Iterator[tuple[str, str]]:
+def _shown_without_prefix(files: Iterable[tuple[str, File]]) -> Iterator[tuple[str, str]]:
     """Objects that are shown under another name than the server's, and keep it: id and path."""
-    for id, file in container.files.items():
+    for id, file in files:
         if file.parent is not None and file.remote is not None:
             path = file.path
             if path != own_path(file.remote):
