@@ -169,8 +169,11 @@ async def _walked(newest: Walk[T], oldest: Walk[T], telling: Telling[T]) -> tupl
 def _joined(newest: Walk[T], oldest: Walk[T]) -> tuple[T, ...]:
     if newest.is_over:
         return tuple(newest.found.values())
-    # Where both have an entry, the place that the walk from the newest gave it holds.
-    return tuple({**newest.found, **dict(reversed(oldest.found.items()))}.values())
+    # Where both have an entry, the place that the walk from the newest gave it holds, and what
+    # the one from the oldest says of it.
+    found = [oldest.found.get(id, entry) for id, entry in newest.found.items()]
+    found += [entry for id, entry in reversed(oldest.found.items()) if id not in newest.found]
+    return tuple(found)
 
 
 async def _begun_anew(attempt: Attempt[T]) -> tuple[T, ...]:

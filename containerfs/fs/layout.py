@@ -113,14 +113,14 @@ def _sort_out(
     """Those whose path is certain into *placed*, those with a prefix by what follows it."""
     for file in files:
         path = kept.get(file.id)
-        if path is not None:
-            placed[path].append(file)
-            continue
-        short = short_path(file)
-        if short is None:
-            placed[own_path(file)].append(file)
+        short = short_path(file) if path is None else None
+        target = placed if short is None else prefixed
+        path = short or path or own_path(file)
+        found = target.get(path)
+        if found is None:
+            target[path] = [file]  # a list that was appended to has room for more
         else:
-            prefixed[short].append(file)
+            found.append(file)
 
 
 def own_path(file: RemoteFile) -> str:

@@ -166,12 +166,16 @@ class Operations(pyfuse3.Operations):
         node.nlookup += 1
         return self._attributes(node)
 
-    def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+    def _attributes(self, node: Node, *, validity: float | None = None) -> pyfuse3.EntryAttributes:
+        """Args:
+        validity: That of *node*, where it is known already.
+        """
         entry = pyfuse3.EntryAttributes()
         fill(entry, node, self._owner)
         if isinstance(node, File):
             node.told_size = entry.st_size
-        validity = self._validity(node)
+        if validity is None:
+            validity = self._validity(node)
         entry.entry_timeout = validity
         entry.attr_timeout = 0.0 if isinstance(node, File) and node.size is None else validity
         return entry
@@ -328,15 +332,18 @@ class Operations(pyfuse3.Operations):
         if start_id == 0:
             await self._rewind(handle)
         position, is_answered = start_id, False
+        validity: float | None = None  # of files; they have their directory's listing in common
         while not is_answered and await self._has_name(handle, position):
             for place in range(position, len(handle.names)):
                 name, position = handle.names[place], place + 1
                 node = handle.node(name)
                 if node is None:
                     continue
-                if not pyfuse3.readdir_reply(
-                    token, to_kernel(name), self._attributes(node), position
-                ):
+                if validity is None and isinstance(node, File):
+                    validity = self._validity(node)
+                known = validity if isinstance(node, File) else None
+                attributes = self._attributes(node, validity=known)
+                if not pyfuse3.readdir_reply(token, to_kernel(name), attributes, position):
                     return
                 is_answered = True
                 if name not in DOTS:
