@@ -43,5 +43,5 @@ class Certainty:
             return None
         name, short = found
         if short is not None and file.source == "user" and not self._raw_names:
-            return None  # without its prefix, if no other one has that name
+            name = short  # as others of that name are older, this one keeps it (`place_files`)
         return None if name in self._taken or name in self.remembered else name

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from containerfs.api.types import RemoteFile
 from containerfs.cache.state import LocalNode
 from containerfs.fs.certainty import Certainty
-from containerfs.fs.layout import place_files
+from containerfs.fs.layout import own_path, place_files
 
 A, B = "a" * 32 + "-", "b" * 32 + "-"
 
@@ -48,28 +48,32 @@ REMEMBERED = st.dictionaries(
 )
 
 
+def shown_early(files, rules):
+    """Each name, with the first of the files that has it."""
+    early = {}
+    for each in files:
+        name = rules.name(each)
+        if name is not None:
+            early.setdefault(name, each)
+    return early
+
+
 @given(files=FILES, remembered=REMEMBERED, raw_names=st.booleans())
-def test_a_certain_name_is_there_in_the_end(files, remembered, raw_names):
-    kept = {local.file_id: path for path, local in remembered.items() if local.file_id}
+def test_what_is_shown_early_stays_there_unless_a_directory_takes_the_name(
+    files, remembered, raw_names
+):
+    early = shown_early(files, certainty(remembered, raw_names=raw_names))
+    kept = {each.id: name for name, each in early.items() if name != own_path(each)}
+    kept |= {local.file_id: path for path, local in remembered.items() if local.file_id}
     directories = {path for path, local in remembered.items() if local.kind != "file"}
     for path in remembered:
         while path := path.rpartition("/")[0]:
             directories.add(path)
     placed = place_files(files, kept=kept, directories=directories, raw_names=raw_names)
     there = {path.partition("/")[0] for path in placed}
-    rules = certainty(remembered, raw_names=raw_names)
-    certain = {name for each in files if (name := rules.name(each)) is not None}
-    assert certain <= there
-
-
-@given(files=FILES, raw_names=st.booleans())
-def test_a_certain_name_means_its_own_file_unless_a_directory_takes_it(files, raw_names):
-    placed = place_files(files, kept={}, raw_names=raw_names)
-    rules = certainty(raw_names=raw_names)
-    for each in files:
-        name = rules.name(each)
-        if name in placed:
-            assert each in placed[name]
+    for name, each in early.items():
+        assert name in there
+        assert name not in placed or each in placed[name]
 
 
 def test_a_name_that_is_the_servers_is_certain():
@@ -77,12 +81,17 @@ def test_a_name_that_is_the_servers_is_certain():
     assert certainty(raw_names=True).name(file("1", A + "a")) == A + "a"
 
 
+def test_an_uploads_name_is_certain_without_its_prefix():
+    assert certainty().name(file("1", A + "a")) == "a"
+    assert certainty().name(file("1", A + "a", source="assistant")) == A + "a"
+
+
 def test_what_was_sent_from_here_has_its_name():
     assert certainty({"a": sent("1")}).name(file("1", A + "a")) == "a"
 
 
-@pytest.mark.parametrize("path", [A + "a", "d/a", ".a", "a\n", ""], ids=repr)
-def test_a_name_that_others_may_share_or_that_is_made_up_is_not_certain(path):
+@pytest.mark.parametrize("path", ["d/a", A + ".a", ".a", "a\n", ""], ids=repr)
+def test_a_name_that_is_made_up_or_not_in_the_container_itself_is_not_certain(path):
     assert certainty().name(file("1", path)) is None
 
 
