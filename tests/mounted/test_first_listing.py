@@ -289,8 +289,10 @@ def test_a_change_waits_for_the_whole(api, box, background):
     removed = background(os.unlink, path / NEWEST[0])
     changed = background(os.chmod, path / NEWEST[1], 0o600)
     made = background((path / ".made.swp").write_bytes, b"here")
+    api.let(desc=2, asc=0)
+    names += take(entries, len(NEWEST) + PAGE - len(names))
+    assert api.answered == [("desc", 1), ("desc", 2)]
     assert not any(each.done() for each in (removed, changed, made))
-    assert api.answered == [("desc", 1)]
     api.let()
     for each in (removed, changed, made):
         each.result()
