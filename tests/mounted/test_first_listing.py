@@ -35,7 +35,9 @@ class Api:
         self.files = []  # the oldest first
         self.answered = []  # (order, number of the page) of each
         self.asked = {"desc": 0, "asc": 0}
-        self.fails = set()
+        self.fails = set()  # answered with 500
+        self.refuses = set()  # answered with 400
+        self.answered_before_delete = []
         self._let = {"desc": 0, "asc": 0}
         self._changed = threading.Condition()
 
@@ -64,11 +66,13 @@ class Api:
             self._changed.wait_for(lambda: self._let[order] >= number)
             self.answered.append((order, number))
         if (order, number) in self.fails:
-            return None
+            return 500, None
+        if (order, number) in self.refuses:
+            return 400, None
         listed = sorted(self.files, key=lambda file: file["created_at"], reverse=order == "desc")
         ids = [file["id"] for file in listed]
         start = ids.index(after) + 1 if after else 0
-        return listing(listed[start : start + PAGE], has_more=start + PAGE < len(listed))
+        return 200, listing(listed[start : start + PAGE], has_more=start + PAGE < len(listed))
 
 
 def listing(data, *, has_more=False):
@@ -91,12 +95,13 @@ def api():
             if path.endswith("/content"):
                 self.answer(200, b"abc")
             elif path.endswith("/files"):
-                page = api.page(dict(urllib.parse.parse_qsl(query)))
-                self.answer(500 if page is None else 200, json.dumps(page).encode())
+                status, page = api.page(dict(urllib.parse.parse_qsl(query)))
+                self.answer(status, json.dumps(page).encode())
             else:
                 self.answer(200, json.dumps(listing([BOX])).encode())
 
         def do_DELETE(self):
+            api.answered_before_delete = list(api.answered)
             id = self.path.rpartition("/")[2]
             api.files = [file for file in api.files if file["id"] != id]
             self.answer(200, json.dumps({"id": id, "deleted": True}).encode())
@@ -286,16 +291,18 @@ def test_a_change_waits_for_the_whole(api, box, background):
     path = box()
     entries = os.scandir(path)
     names = take(entries, 10)
-    removed = background(os.unlink, path / NEWEST[0])
     changed = background(os.chmod, path / NEWEST[1], 0o600)
-    made = background((path / ".made.swp").write_bytes, b"here")
     api.let(desc=2, asc=0)
     names += take(entries, len(NEWEST) + PAGE - len(names))
     assert api.answered == [("desc", 1), ("desc", 2)]
-    assert not any(each.done() for each in (removed, changed, made))
+    assert not changed.done()
+    # These have the kernel lock the directory, so that nobody reads it meanwhile.
+    removed = background(os.unlink, path / NEWEST[0])
+    made = background((path / ".made.swp").write_bytes, b"here")
     api.let()
-    for each in (removed, changed, made):
+    for each in (changed, removed, made):
         each.result()
+    assert len(api.answered_before_delete) > 2
     names += [entry.name for entry in entries]
     entries.close()
     assert len(names) == len(set(names))
@@ -303,6 +310,15 @@ def test_a_change_waits_for_the_whole(api, box, background):
     assert stayed <= set(names)
     assert set(os.listdir(path)) == stayed | {".made.swp"}
     assert os.stat(path / NEWEST[1]).st_mode & 0o777 == 0o600
+
+
+def test_a_listing_that_is_begun_anew_gives_no_name_twice(api, box):
+    api.refuses = {("desc", 2)}  # what the page was to follow is gone
+    with os.scandir(box()) as entries:
+        names = take(entries, len(NEWEST))
+        api.let()
+        names += [entry.name for entry in entries]
+    assert sorted(names) == [f"{number:05}" for number in range(5 * PAGE)]
 
 
 class Dir:
