@@ -287,7 +287,7 @@ def test_a_name_that_becomes_a_directory_is_given_once(api, box):
     assert os.listdir(path / "both") == ["file"]
 
 
-def test_a_change_waits_for_the_whole(api, box, background):
+def test_a_change_waits_for_the_whole(api, box, background, eventually):
     path = box()
     entries = os.scandir(path)
     names = take(entries, 10)
@@ -299,10 +299,13 @@ def test_a_change_waits_for_the_whole(api, box, background):
     # These have the kernel lock the directory, so that nobody reads it meanwhile.
     removed = background(os.unlink, path / NEWEST[0])
     made = background((path / ".made.swp").write_bytes, b"here")
+    for number in (3, 4):
+        api.let(desc=number, asc=0)
+        eventually(lambda number=number: ("desc", number) in api.answered)
     api.let()
     for each in (changed, removed, made):
         each.result()
-    assert len(api.answered_before_delete) > 2
+    assert len(api.answered_before_delete) > 4
     names += [entry.name for entry in entries]
     entries.close()
     assert len(names) == len(set(names))
