@@ -1,5 +1,6 @@
 """Which names are certain while a listing is still on its way."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from containerfs.api.types import RemoteFile
@@ -25,6 +26,7 @@ class Certainty:
         self._kept: dict[str, str] = {}
         self._raw_names = raw_names
         self._taken: set[str] = set()
+        self._placed = Counter(local.file_id for local in remembered.values())
         for path, local in remembered.items():
             if local.kind == "file" and "/" not in path and local.file_id is not None:
                 self.remembered[path] = local
@@ -35,8 +37,8 @@ class Certainty:
 
     def name(self, file: RemoteFile) -> str | None:
         """The name that *file* is shown by; None where that is not certain."""
-        kept = None if self._raw_names else self._kept.get(file.id)
-        if kept is not None:
+        if file.id in self._placed and not self._raw_names:
+            kept = self._kept.get(file.id) if self._placed[file.id] == 1 else None
             return None if kept in self._taken else kept
         found = plain(file.path)
         if found is None:

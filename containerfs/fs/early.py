@@ -43,7 +43,8 @@ class Early:
         self._places = places
         self._objects = objects
         self._metadata = metadata
-        self._nodes: set[Node] = set()
+        # Those of an earlier listing, which broke off: they may have gone since.
+        self._doubtful: set[Node] = set(container.files.values())
         self._seen = 0  # entries of the arrival
 
     @property
@@ -53,7 +54,9 @@ class Early:
         return not is_current or self.arrival.done.is_set()
 
     def __contains__(self, node: Node) -> bool:
-        return node in self._nodes and not self.is_over
+        is_shown = isinstance(node, File) and node.remote is not None
+        is_here = is_shown and node.parent is self.container and node not in self._doubtful
+        return is_here and not self.is_over
 
     async def more(self, known: int) -> None:
         """Return when it is over, or there are more than *known* names."""
@@ -88,10 +91,10 @@ class Early:
         if node is None and file.id not in container.files:
             local = self._certainty.remembered.get(name)
             node = self._places.make_file(container, container, name, name, local)
-        elif not isinstance(node, File) or node in self._nodes or not _shows(node, file):
+        elif not isinstance(node, File) or node not in self._doubtful or not _shows(node, file):
             return  # another one has the name, which may be a newer one
         self._objects.set_remote(container, node, file)
-        self._nodes.add(node)
+        self._doubtful.discard(node)
         self.names.append(name)
 
 

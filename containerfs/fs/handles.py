@@ -1,5 +1,6 @@
 """Open files and directories, by the numbers that the kernel calls them by."""
 
+import math
 import os
 from typing import Generic, TypeVar
 
@@ -40,16 +41,18 @@ class DirectoryHandle:
     Attributes:
         names: What it held, "." and ".." first; each keeps its place.
         early: What has more names, while the directory's first listing is on its way.
+        given_up: When reading it is given up if its listing is still on its way then.
         believed_until: When it is asked for again, on trio's clock: to open it and to read it for
             the first time is one call of a program, to rewind and read it is another.
     """
 
-    __slots__ = ("believed_until", "directory", "early", "names")
+    __slots__ = ("believed_until", "directory", "early", "given_up", "names")
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
         self.names: list[str] = []
         self.early: Early | None = None
+        self.given_up = math.inf
         self.believed_until = 0.0
 
     def node(self, name: str) -> Node | None:

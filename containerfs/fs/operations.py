@@ -323,6 +323,7 @@ class Operations(pyfuse3.Operations):
         directory.opens += 1
         handle = DirectoryHandle(directory)
         handle.early = early
+        handle.given_up = trio.current_time() + self.op_timeout
         handle.believed_until = trio.current_time() + AT_ONCE
         return self._directories.add(handle)
 
@@ -356,6 +357,7 @@ class Operations(pyfuse3.Operations):
         is_shown = directory.parent is not None or directory is self._tree.root
         if handle.early is None and is_shown and trio.current_time() > handle.believed_until:
             handle.early = await self._namespace.begin_reading(directory)
+            handle.given_up = trio.current_time() + self.op_timeout
         handle.rewind()
         handle.believed_until = 0.0
 
@@ -363,6 +365,8 @@ class Operations(pyfuse3.Operations):
         """Whether there is a name at this place, or further on; it may have to come yet."""
         count = handle.read_on()
         while handle.early is not None and position >= len(handle.names):
+            if trio.current_time() > handle.given_up:
+                raise pyfuse3.FUSEError(errno.ETIMEDOUT)
             await handle.early.more(count)
             count = handle.read_on()
             if handle.early.is_over:
