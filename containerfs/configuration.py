@@ -1,8 +1,6 @@
 """The settings of one mount, read from the file, the environment and the command line."""
 
-import difflib
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +60,8 @@ def find(name: str, *, source: str = "") -> Option:
 
 def suggestion(word: str, known: Mapping[str, Any]) -> str:
     """The end of a message about an unknown word: the nearest known one, if any is near."""
+    import difflib  # seldom needed: starting is import time
+
     near = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 
@@ -83,7 +83,10 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 def _from_file(file: Path, *, needed: bool) -> dict[str, Any]:
     """The options in a TOML file, at its top level or in its table `[mount]`."""
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        import tomllib  # only where there is something to parse
+
+        document = tomllib.loads(text)
     except FileNotFoundError as error:
         if needed:
             raise OptionError(f"{file}: no such file") from error

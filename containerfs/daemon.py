@@ -4,6 +4,7 @@ A clean stop answers what is under way, unmounts, and sends what is still unsent
 mount point stays dead: an empty directory in its place would invite others to delete by it.
 """
 
+import gc
 import logging
 import resource
 import signal
@@ -21,7 +22,7 @@ from containerfs.api.connection import Connection
 from containerfs.assembly import STOP_TIMEOUT, Mount
 from containerfs.fs.operations import Operations
 from containerfs.fs.receiving import Receiving
-from containerfs.mountpoint import MountError
+from containerfs.mountpoint import MountError, read_far_ahead
 from containerfs.options import Options
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ async def run(
             nursery.start_soon(mount.spools.run)
             async with _mounted(mount.operations, mountpoint, fuse_options(options, source)):
                 log.info("%s is mounted on %s", source, mountpoint)
-                await _serve(ready, client)
+                await _serve(ready, mount.operations, mountpoint, client)
                 systemd.notify(systemd.STOPPING)
             seconds = patience()
             await _stop(mount, patience=STOP_TIMEOUT if seconds is None else seconds, tell=tell)
@@ -87,6 +88,8 @@ async def run(
 
 async def send_unsent(options: Options, connection: Connection, account: Account) -> None:
     """Without mounting, send what of *account* is unsent; what can't be sent is kept.
+
+    What an earlier mount was in the middle of is ended.
 
     Raises:
         Busy: A mount uses the account's state.
@@ -102,6 +105,7 @@ async def send_unsent(options: Options, connection: Connection, account: Account
                 mountpoint=Path(account.mountpoint),
                 nursery=nursery,
             )
+            await mount.check()  # first, as a mount does: what was cut off is no file to send
             await mount.recovery.show_unsent()
             await mount.stop()
             nursery.cancel_scope.cancel()
@@ -140,11 +144,20 @@ def fuse_options(options: Options, source: str) -> set[str]:
     return chosen
 
 
-async def _serve(ready: Callable[[], None], client: Client) -> None:
+async def _serve(
+    ready: Callable[[], None], operations: Operations, mountpoint: Path, client: Client
+) -> None:
     """Answer the kernel until the file system is unmounted or a signal tells to stop."""
+
+    async def begun() -> None:
+        read_far_ahead(mountpoint)
+
     async with trio.open_nursery() as nursery:
+        # Not before: the kernel sets it itself when the first request was answered.
+        operations.on_init = lambda: nursery.start_soon(begun)
         await nursery.start(_at_signal, pyfuse3.terminate)
         ready()  # not before: who is told may send a signal at once
+        gc.freeze()  # what is here now stays: looking through it for garbage would only take time
         pyfuse3.trio = Receiving(is_busy=lambda: client.is_busy)  # type: ignore[attr-defined]  # as its asyncio support does
         await pyfuse3.main(min_tasks=4, max_tasks=MOST_REQUESTS)
         nursery.cancel_scope.cancel()

@@ -1,7 +1,8 @@
 """The embedded server as a child process, for as long as somebody needs it.
 
-It listens on a Unix socket in a private directory, and ends when its standard input does: it can't
-outlive this process, however that ends. It is given neither keys nor settings of ours.
+Should it end meanwhile, killed where memory is short for instance, it is started again. It listens
+on a Unix socket in a private directory, and ends when its standard input does: it can't outlive
+this process, however that ends. It is given neither keys nor settings of ours.
 """
 
 import logging
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,11 +21,13 @@ import trio
 
 import containerfs
 from containerfs.mountpoint import MountError
+from containerfs.relaying import relay
 
 log = logging.getLogger(__name__)
 
 _START = 30.0  # seconds until it must listen
 _STOP = 5.0  # seconds until it is told more firmly to end
+_WAITS = (0.1, 1.0, 5.0, 30.0)  # seconds from an end that nobody asked for to the next start
 _LONGEST_SOCKET = 100  # bytes; the kernel's limit is 107
 Pipe = TypeVar("Pipe", bound=trio.abc.AsyncResource)
 _OURS = ("OPENAI_", "CONTAINERFS_", "NOTIFY_SOCKET")
@@ -47,24 +51,17 @@ async def running(*, data: Path, runtime_dir: Path) -> AsyncIterator[Path]:
     directory = _private_directory(runtime_dir)
     try:
         socket = directory / "socket"
-        process = await trio.lowlevel.open_process(
-            _command(socket=socket, data=data),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us: we stop it when nothing needs it any more
-            env=_environment(os.environ),
-        )
-        try:
-            await _wait_until_ready(process)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_relay, _pipe(process.stdout))
-                nursery.start_soon(_relay, _pipe(process.stderr))
-                nursery.start_soon(_watch, process)
+        failure: MountError | None = None
+        async with trio.open_nursery() as nursery:
+            try:
+                await nursery.start(_keep_running, _command(socket=socket, data=data))
+            except MountError as error:  # raised below, outside of the nursery's group
+                failure = error
+            else:
                 yield socket
                 nursery.cancel_scope.cancel()
-        finally:
-            await _stop(process)
+        if failure is not None:
+            raise failure
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -115,17 +112,50 @@ async def _wait_until_ready(process: trio.Process) -> None:
     raise MountError(f"the embedded server did not start: {reason}")
 
 
-async def _relay(stream: trio.abc.ReceiveStream) -> None:
-    """Log what the server says, until it ends."""
-    rest = b""
-    async for chunk in stream:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            log.warning("embedded server: %s", line.decode(errors="replace").rstrip())
+async def _keep_running(
+    command: list[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run the server again and again; started once it listens for the first time.
+
+    Raises:
+        MountError: It did not start the first time.
+    """
+    begun = trio.current_time()
+    await _run(command, task_status)
+    waits = iter(_WAITS)
+    while True:
+        if trio.current_time() - begun > _WAITS[-1]:
+            waits = iter(_WAITS)  # it was well for long
+        await trio.sleep(next(waits, _WAITS[-1]))
+        begun = trio.current_time()
+        try:
+            await _run(command)
+        except MountError as error:
+            log.error("%s", error)
 
 
-async def _watch(process: trio.Process) -> None:
-    log.error("the embedded server has ended with code %s", await process.wait())
+async def _run(
+    command: list[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run the server until it ends."""
+    process = await trio.lowlevel.open_process(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for us: we stop it when nothing needs it any more
+        env=_environment(os.environ),
+    )
+    try:
+        await _wait_until_ready(process)
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            for stream in (process.stdout, process.stderr):
+                nursery.start_soon(partial(relay, _pipe(stream), log, who="embedded server"))
+            code = await process.wait()
+        log.error("the embedded server has ended with code %s; it is started again", code)
+    finally:
+        await _stop(process)
 
 
 async def _stop(process: trio.Process) -> None:

@@ -11,11 +11,13 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import Downloads
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
+from containerfs.fs.alignment import Alignment
 from containerfs.fs.closing import Closing
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.containers import Containers
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.departures import Departures
+from containerfs.fs.early import FirstListings
 from containerfs.fs.handles import FileHandle, Handles
 from containerfs.fs.inodes import Inodes
 from containerfs.fs.keeping import Keeping
@@ -130,8 +132,20 @@ class Shown:
         self.namespace = Namespace(
             tree=self.tree,
             containers=self.containers,
-            reconciliation=self.reconciliation,
-            conflicts=self.conflicts,
+            alignment=Alignment(
+                reconciliation=self.reconciliation,
+                conflicts=self.conflicts,
+                metadata=storage.metadata,
+            ),
+            first_listings=FirstListings(
+                reconciliation=self.reconciliation,
+                places=self.places,
+                objects=self.objects,
+                metadata=storage.metadata,
+                state=storage.state,
+                journal=storage.journal,
+                raw_names=options.raw_names,
+            ),
             metadata=storage.metadata,
         )
 

@@ -1,7 +1,10 @@
 """The embedded server as a child: it runs for as long as it is needed, and no longer."""
 
 import contextlib
+import logging
 import os
+import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -16,6 +19,7 @@ from containerfs import embedded
 from containerfs.api.client import connect
 from containerfs.api.connection import Connection
 from containerfs.api.environment import SOCKET_BASE_URL
+from containerfs.errors import Uncertain, Unreachable
 from containerfs.mountpoint import MountError
 
 HOLDER = """
@@ -121,3 +125,69 @@ async def test_its_containers_do_not_expire(tmp_path):
     async with client() as after:
         page = await after.list_containers()
         assert [container.status for container in page.data] == ["running"]
+
+
+class Entries(logging.Handler):
+    """The log, to be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self._sent, self._received = trio.open_memory_channel(100)
+
+    def emit(self, record):
+        self._sent.send_nowait(record)
+
+    async def next(self):
+        return await self._received.receive()
+
+
+@pytest.fixture
+def logged():
+    entries = Entries()
+    log = logging.getLogger("containerfs.embedded")
+    log.addHandler(entries)
+    yield entries.next
+    log.removeHandler(entries)
+
+
+async def test_each_failure_of_its_own_is_one_entry_of_the_log(tmp_path, logged):
+    data = tmp_path / "data"
+    async with embedded.running(data=data, runtime_dir=tmp_path) as address:
+        connection = Connection(base_url=SOCKET_BASE_URL, uds=str(address))
+        async with connect(connection) as client:
+            box = await client.create_container(name="box")
+            shutil.rmtree(data / "content")
+            with (tmp_path / "file").open("w+b") as file:
+                for _ in range(2):
+                    with pytest.raises(Uncertain):
+                        await client.upload_file(box.id, name="a", fd=file.fileno(), size=0)
+        with trio.fail_after(60):
+            records = [await logged() for _ in range(2)]
+    for record in records:
+        assert record.getMessage() == "embedded server: FileNotFoundError"
+        text = logging.Formatter().format(record)
+        assert re.search(r"request req_\w+ failed\nTraceback .*\n(  .*\n)+FileNotFound", text)
+
+
+async def test_it_is_started_again_where_it_was_killed(tmp_path, logged):
+    async with embedded.running(data=tmp_path / "data", runtime_dir=tmp_path) as address:
+        connection = Connection(base_url=SOCKET_BASE_URL, uds=str(address))
+        async with connect(connection) as client:
+            await client.create_container(name="box")
+            for _ in range(2):
+                (server,) = children()
+                os.kill(int(server.name), signal.SIGKILL)
+                with trio.fail_after(60):
+                    message = (await logged()).getMessage()
+                assert message == "the embedded server has ended with code -9; it is started again"
+                page = await patiently(client.list_containers)
+                assert [container.name for container in page.data] == ["box"]
+    assert children() == []
+
+
+async def patiently(call):
+    """The answer, once there is a server to give it."""
+    with trio.fail_after(60):
+        while True:
+            with contextlib.suppress(Unreachable):
+                return await call()

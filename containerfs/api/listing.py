@@ -6,9 +6,10 @@ out, and a list is read anew when the entry that a page was to follow is gone.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import count
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import trio
 
@@ -25,6 +26,7 @@ MOST_STARTS = 4  # how often a list is begun when its cursors vanish
 T = TypeVar("T", bound=Entry)
 FetchEnd = Callable[[Order, str | None], Awaitable[Page[T]]]
 Attempt = Callable[[Iterator[int]], Awaitable[tuple[T, ...]]]
+Tell = Callable[[Sequence[T]], None]
 
 
 async def all_containers(client: Client, *, name: str | None = None) -> tuple[Container, ...]:
@@ -41,14 +43,20 @@ async def all_containers(client: Client, *, name: str | None = None) -> tuple[Co
     )
 
 
-async def all_files(client: Client, container_id: str) -> tuple[RemoteFile, ...]:
+async def all_files(
+    client: Client, container_id: str, *, tell: Tell[RemoteFile] | None = None
+) -> tuple[RemoteFile, ...]:
     """Every file of a container, newest first, each once.
+
+    Args:
+        tell: As for `both_ends`.
 
     Raises:
         ServerFault: The list does not end.
     """
     return await both_ends(
-        lambda order, after: client.list_files(container_id, limit=PAGE, order=order, after=after)
+        lambda order, after: client.list_files(container_id, limit=PAGE, order=order, after=after),
+        tell=tell,
     )
 
 
@@ -76,11 +84,14 @@ async def entries(
     return await _begun_anew(attempt)
 
 
-async def both_ends(fetch: FetchEnd[T]) -> tuple[T, ...]:
+async def both_ends(fetch: FetchEnd[T], *, tell: Tell[T] | None = None) -> tuple[T, ...]:
     """A whole list, newest first, each entry once; walked from both ends if it has several pages.
 
     Args:
         fetch: Asks for the page that follows an id in an order, or for that order's first.
+        tell: Told of entries while others are still to come, the newest first: of one that no
+            entry still to come is newer than, or as new as. A list that is begun anew is told
+            anew, and what is told can be gone in the end. It must not wait.
 
     Raises:
         ServerFault: The list does not end.
@@ -88,22 +99,49 @@ async def both_ends(fetch: FetchEnd[T]) -> tuple[T, ...]:
 
     async def attempt(pages: Iterator[int]) -> tuple[T, ...]:
         newest = Walk(lambda after: fetch("desc", after), start=None, pages=pages)
+        telling = Telling(newest, tell)
         await newest.step()
         if newest.is_over:
             return tuple(newest.found.values())
+        telling.tell()
         oldest = Walk(lambda after: fetch("asc", after), start=None, pages=pages)
-        return await _walked(newest, oldest)
+        return await _walked(newest, oldest, telling)
 
     return await _begun_anew(attempt)
 
 
-async def _walked(newest: Walk[T], oldest: Walk[T]) -> tuple[T, ...]:
+class Telling(Generic[T]):
+    """Tells of what a walk from the newest entry has found, as soon as that is certain.
+
+    Within one second the order of entries is the server's secret: the latest second of the walk
+    may go on in its next page.
+    """
+
+    def __init__(self, walk: Walk[T], tell: Tell[T] | None) -> None:
+        self._walk = walk
+        self._tell = tell
+        self._held: list[T] = []
+
+    def tell(self) -> None:
+        """Look at the page that has just been added to the walk."""
+        last = self._walk.last
+        if self._tell is None or last is None or not self._walk.is_falling:
+            return
+        self._held += self._walk.added
+        certain = bisect_left(self._held, -last.created, key=lambda entry: -entry.created)
+        if certain:
+            self._tell(self._held[:certain])
+            del self._held[:certain]
+
+
+async def _walked(newest: Walk[T], oldest: Walk[T], telling: Telling[T]) -> tuple[T, ...]:
     failures: list[FileSystemError | CursorGoneError] = []
 
     async def walk_newest() -> None:
         try:
             while not newest.is_over and not have_met(newest, oldest):
                 await newest.step()
+                telling.tell()
         except (FileSystemError, CursorGoneError) as exc:
             failures.append(exc)
         nursery.cancel_scope.cancel()
@@ -131,8 +169,11 @@ async def _walked(newest: Walk[T], oldest: Walk[T]) -> tuple[T, ...]:
 def _joined(newest: Walk[T], oldest: Walk[T]) -> tuple[T, ...]:
     if newest.is_over:
         return tuple(newest.found.values())
-    # Where both have an entry, the place that the walk from the newest gave it holds.
-    return tuple({**newest.found, **dict(reversed(oldest.found.items()))}.values())
+    # Where both have an entry, the place that the walk from the newest gave it holds, and what
+    # the one from the oldest says of it.
+    found = [oldest.found.get(id, entry) for id, entry in newest.found.items()]
+    found += [entry for id, entry in reversed(oldest.found.items()) if id not in newest.found]
+    return tuple(found)
 
 
 async def _begun_anew(attempt: Attempt[T]) -> tuple[T, ...]:

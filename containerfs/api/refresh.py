@@ -6,14 +6,14 @@ the beginning of another one; where it does not, because its end was deleted or 
 walked on until it does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TypeVar
 
 import trio
 
 from containerfs.api.client import Client
-from containerfs.api.listing import PAGE, all_files
+from containerfs.api.listing import PAGE, Tell, all_files
 from containerfs.api.types import RemoteFile
 from containerfs.api.walk import CursorGoneError, Entry, Fetch, Walk
 from containerfs.errors import FileSystemError, Invalid, NotFound
@@ -24,12 +24,17 @@ T = TypeVar("T", bound=Entry)
 
 
 async def files_again(
-    client: Client, container_id: str, last: Sequence[RemoteFile]
+    client: Client,
+    container_id: str,
+    last: Sequence[RemoteFile],
+    *,
+    tell: Tell[RemoteFile] | None = None,
 ) -> tuple[RemoteFile, ...]:
     """Every file of a container, newest first, each once.
 
     Args:
         last: What an earlier reading found, newest first; empty when there was none.
+        tell: As for `both_ends`; not told where the earlier reading makes this one short.
 
     Raises:
         ServerFault: The list does not end.
@@ -41,7 +46,7 @@ async def files_again(
             )
         except CursorGoneError:
             pass  # it changes while it is read: both ends have a way with that
-    return await all_files(client, container_id)
+    return await all_files(client, container_id, tell=tell)
 
 
 async def read_again(fetch: Fetch[T], last: Sequence[T]) -> tuple[T, ...]:
@@ -82,15 +87,22 @@ async def read_again(fetch: Fetch[T], last: Sequence[T]) -> tuple[T, ...]:
 async def _joined(walks: dict[str | None, Walk[T]], starts: list[str | None]) -> tuple[T, ...]:
     """The pages in one piece: each is followed by the one that begins where it ends."""
     found: dict[str, T] = {}
-    remaining = [start for start in starts if start in walks]
-    while remaining:
-        walk = walks[remaining.pop(0)]
-        while not walk.is_over and not any(start in walk.found for start in remaining):
+    begun = [start for start in starts if start in walks]
+    places = {start: place for place, start in enumerate(begun)}
+    place = 0
+    while place < len(begun):
+        walk = walks[begun[place]]
+        while (reached := _furthest(walk, places)) <= place and not walk.is_over:
             await walk.step()
         for id, entry in walk.found.items():
             found.setdefault(id, entry)
         if walk.is_over:
             break
-        reached = [place for place, start in enumerate(remaining) if start in walk.found]
-        del remaining[: max(reached)]
+        place = reached
+        await trio.lowlevel.checkpoint()
     return tuple(found.values())
+
+
+def _furthest(walk: Walk[T], places: Mapping[str | None, int]) -> int:
+    """The last of the places whose beginning *walk* has come past."""
+    return max((places[id] for id in walk.found if id in places), default=-1)

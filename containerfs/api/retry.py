@@ -13,7 +13,6 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import trio
@@ -144,6 +143,8 @@ def _seconds_until(text: str | None, *, now: datetime) -> float | None:
 
 
 def _date(text: str | None) -> datetime | None:
+    from email.utils import parsedate_to_datetime  # seldom needed: starting is import time
+
     try:
         when = parsedate_to_datetime((text or "")[:100])
     except (ValueError, OverflowError):

@@ -56,6 +56,7 @@ class Walk(Generic[T]):
     def __init__(self, fetch: Fetch[T], *, start: str | None, pages: Iterator[int]) -> None:
         self.found: dict[str, T] = {}  # by id, in the list's order
         self.last: T | None = None  # the last of them
+        self.added: list[T] = []  # those of the latest page
         self.is_over = False
         self.is_complete = False  # it is over because the server said so
         self.is_rising = True  # in time
@@ -84,12 +85,12 @@ class Walk(Generic[T]):
             if self._after == self._start:
                 raise
             raise CursorGoneError(str(exc)) from exc
-        known = len(self.found)
+        self.added = []
         for entry in page.data:
             self._add(entry)
         self._size += page.size
         self._check()
-        brings_nothing = bool(page.data) and len(self.found) == known
+        brings_nothing = bool(page.data) and not self.added
         leads_nowhere = page.last_id is None or page.last_id in self._cursors
         self.is_complete = not page.has_more
         self.is_over = self.is_complete or brings_nothing or leads_nowhere
@@ -110,6 +111,7 @@ class Walk(Generic[T]):
             self.is_rising = self.is_rising and self.last.created <= entry.created
             self.is_falling = self.is_falling and self.last.created >= entry.created
         self.found[entry.id] = self.last = entry
+        self.added.append(entry)
 
 
 def have_met(newest: Walk[T], oldest: Walk[T]) -> bool:

@@ -26,8 +26,9 @@ from containerfs.cache.cachefile import (
     sync,
 )
 from containerfs.cache.index import ContentIndex
-from containerfs.cache.packs import LARGEST, SUFFIX, Packs, pack_name
+from containerfs.cache.packs import LARGEST, Packs
 from containerfs.cache.room import Room
+from containerfs.cache.shelf import Shelf
 
 log = logging.getLogger(__name__)
 
@@ -63,28 +64,9 @@ class ContentStore:
         self._packs = Packs(directory)
         self._room = Room(directory=directory, index=self._index, packs=self._packs, limit=limit)
         self._largest_packed = largest_packed
-        self._remove_strangers()
+        self._shelf = Shelf(directory=directory, index=self._index, packs=self._packs)
+        self._shelf.tidy()
         self._room.evict()
-
-    def _remove_strangers(self) -> None:
-        files = {name: self._file(name) for name in self._index}
-        known = set(files.values())
-        with local_disk("tidying the cache"):
-            present = {entry.name for entry in os.scandir(self._directory)}
-            for file in present - known:
-                (self._directory / file).unlink()
-        for name, file in files.items():
-            if file not in present:
-                self._index.drop(name)
-        numbers = [file.removesuffix(SUFFIX) for file in present if file.endswith(SUFFIX)]
-        self._packs.found(
-            self._index.addresses, last=max((int(n) for n in numbers if n.isdecimal()), default=-1)
-        )
-
-    def _file(self, name: str) -> str:
-        """The name of the file that the content *name*, which is kept, is in."""
-        address = self._index.address(name)
-        return name if address is None else pack_name(address)
 
     # Complete content.
 
@@ -95,35 +77,14 @@ class ContentStore:
         if content is not None and content.complete:
             content.pins += 1
             return content
-        size = self._index.size(name)
-        if size is None:
+        if name not in self._index:
             return None
-        try:
-            content = self._found(name, size)
-        except OSError as exc:
-            log.warning("cache file %s is lost: %s", self._file(name), exc)
-            content = None
+        content = self._shelf.take(name)
         if content is None:
             self._room.remove(name)
             return None
         self._index.touch(name)
         return self._opened(content)
-
-    def _found(self, name: str, size: int) -> Content | None:
-        address = self._index.address(name)
-        if address is not None:
-            if self._packs.has(address, size):
-                self._packs.hold(address)
-                return PackedContent(
-                    name=name, packs=self._packs, address=address, size=size, complete=True
-                )
-        else:
-            fd = os.open(self._prefix + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            if os.fstat(fd).st_size == size:
-                return Content(name=name, fd=fd, size=size, complete=True)
-            os.close(fd)
-        log.warning("cache file %s has the wrong size, dropped", self._file(name))
-        return None
 
     def unpin(self, content: Content) -> None:
         """Give a pin back; the last one lets it be evicted."""
@@ -178,16 +139,7 @@ class ContentStore:
             self._room.open.pop(target, None)
             self._room.remove(target)
             return
-        size, address = self._index.size(source), self._index.address(source)
-        if size is None:
-            return
-        if address is None:
-            with local_disk("keeping an upload"):
-                (self._directory / target).unlink(missing_ok=True)
-                os.link(self._directory / source, self._directory / target)
-        else:
-            self._packs.hold(address)
-        self._index.add(target, size, address=address)
+        self._shelf.link(source, target)
         self._room.evict()
 
     def discard(self, file: RemoteFile) -> None:
@@ -215,7 +167,7 @@ class ContentStore:
         """Have all complete content survive a power cut; what fails is tried again later."""
         names = self._index.unsynced()
         try:
-            files = {self._file(name) for name in names}
+            files = {self._shelf.file(name) for name in names}
             await trio.to_thread.run_sync(sync, [self._directory / file for file in files])
         except OSError as exc:
             log.warning("the cache can't be synced: %s", exc)
@@ -228,12 +180,10 @@ class ContentStore:
 
     def _keep(self, content: Content, size: int) -> None:
         """*content* is what is kept under its name from now on."""
-        name, address = content.name, content.address
-        if name in self._index and (address, self._index.address(name)) != (None, None):
+        name = content.name
+        if name in self._index and (content.address, self._index.address(name)) != (None, None):
             self._room.remove(name)  # a file in the place of a file has replaced it already
-        if address is not None:
-            self._packs.hold(address)
-        self._index.add(name, size, address=address)
+        self._shelf.put(content, size)
         self._room.evict()
 
     # Content that is being filled.

@@ -3,6 +3,8 @@
 Where the database fails the memory goes on, and the next mount checks what is on disk. What is new
 is written there by many at once: a crash before that makes it a stranger, which the next mount
 removes. Until a file was synced, it is not believed any more once the machine was switched off.
+What is in a pack has a checksum beside it: a power cut may bring a row back whose place was punched
+out already.
 """
 
 import logging
@@ -21,7 +23,7 @@ MANY = 256  # new names; as many are written at once
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS content(
     name TEXT PRIMARY KEY, size INTEGER NOT NULL, used INTEGER NOT NULL,
-    address INTEGER) WITHOUT ROWID;
+    address INTEGER, crc INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unsynced(name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
@@ -42,6 +44,7 @@ class ContentIndex:
         if "address" not in [row[1] for row in connection.execute("PRAGMA table_info(content)")]:
             # It was made before there were packs.
             connection.execute("ALTER TABLE content ADD COLUMN address INTEGER")
+            connection.execute("ALTER TABLE content ADD COLUMN crc INTEGER")
         if after_power_cut:
             connection.execute("DELETE FROM content WHERE name IN (SELECT name FROM unsynced)")
             connection.execute("DELETE FROM unsynced")
@@ -52,7 +55,11 @@ class ContentIndex:
             connection.execute("SELECT name, address FROM content WHERE address IS NOT NULL")
         )
         ((self._used,),) = connection.execute("SELECT ifnull(max(used), 0) FROM content")
-        self._unwritten: dict[str, int] = {}  # when they were used; the database has none of them
+        self._unproven: dict[str, int] = dict(
+            connection.execute("SELECT name, crc FROM content WHERE address IS NOT NULL")
+        )
+        # When they were used, and their checksums; the database has none of them.
+        self._unwritten: dict[str, tuple[int, int | None]] = {}
         self._new: set[str] = set()  # since the unsynced ones were asked for
         self.cost = sum(map(cost, self._sizes.values()))
 
@@ -71,6 +78,14 @@ class ContentIndex:
         """Where in the packs *name* is; None where it has a file, or is not kept."""
         return self._addresses.get(name)
 
+    def checksum(self, name: str) -> int | None:
+        """The CRC-32 that an earlier mount's *name* must have; None where it is beyond doubt."""
+        return self._unproven.get(name)
+
+    def proved(self, name: str) -> None:
+        """*name* has its checksum."""
+        self._unproven.pop(name, None)
+
     @property
     def addresses(self) -> list[tuple[int, int]]:
         """All addresses, and the sizes of what is there."""
@@ -80,8 +95,14 @@ class ContentIndex:
         """*name* was used now."""
         self._sizes.move_to_end(name)
 
-    def add(self, name: str, size: int, *, address: int | None) -> None:
-        """*name* is kept from now on, and was used now; an earlier one is forgotten."""
+    def add(
+        self, name: str, size: int, *, address: int | None = None, crc: int | None = None
+    ) -> None:
+        """*name* is kept from now on, and was used now; an earlier one is forgotten.
+
+        Args:
+            address, crc: Its place and its CRC-32, if it is in a pack.
+        """
         if name in self._sizes:
             self.drop(name)
         self._sizes[name] = size
@@ -90,7 +111,7 @@ class ContentIndex:
         self._new.add(name)
         self.cost += cost(size)
         self._used += 1
-        self._unwritten[name] = self._used
+        self._unwritten[name] = self._used, crc
         if len(self._unwritten) >= MANY:
             self.write()
 
@@ -99,15 +120,17 @@ class ContentIndex:
         if not self._unwritten:
             return
         rows = [
-            (name, self._sizes[name], used, self._addresses.get(name))
-            for name, used in self._unwritten.items()
+            (name, self._sizes[name], used, self._addresses.get(name), crc)
+            for name, (used, crc) in self._unwritten.items()
         ]
         self._unwritten.clear()
         with _not_indexed(), self._at_once():
             self._connection.executemany(
                 "INSERT OR IGNORE INTO unsynced VALUES(?)", [row[:1] for row in rows]
             )
-            self._connection.executemany("INSERT OR REPLACE INTO content VALUES(?, ?, ?, ?)", rows)
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO content VALUES(?, ?, ?, ?, ?)", rows
+            )
 
     @contextmanager
     def _at_once(self) -> Iterator[None]:
@@ -128,6 +151,7 @@ class ContentIndex:
         """*name* is kept no more; unknown names are fine."""
         size = self._sizes.pop(name, None)
         self._addresses.pop(name, None)
+        self._unproven.pop(name, None)
         if size is not None:
             self.cost -= cost(size)
         if self._unwritten.pop(name, None) is not None:

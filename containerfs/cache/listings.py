@@ -6,27 +6,25 @@ listing.
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from typing import Generic
 
 import cachetools
 import trio
 
+from containerfs.cache.listing import Arrival, Listing, life
 from containerfs.cache.overlay import EntryT, Overlay
 from containerfs.cache.state import State
 from containerfs.errors import FileSystemError, LocalFault, NoSpace, ServerFault
 
 log = logging.getLogger(__name__)
 
-LONG = 1.0  # seconds that a listing takes before it counts as a long one
-LONG_LIFE = 10.0  # times what it took: how long a long listing is believed
-LONGEST_LIFE = 60.0  # seconds
 STALE_GRACE = 2.0  # age of a refresh after which who waits for it is served a stale listing
 LATE_GRACE = 0.2  # the same, as long as the server has answered nobody since
 STALE_LIFE = 5.0  # how long a stale listing is served before the server is asked again
+PIECE = 10_000  # entries of a long listing that are looked at before others have their turn
 SAVE_AT_ONCE = 2_000  # entries; longer listings are saved when the mount stops
 SAVE_EVERY = 5.0  # seconds from one time that a listing is saved to the next
 
@@ -40,21 +38,10 @@ def not_remembered() -> Iterator[None]:
         log.warning("a listing is not kept for the next mount: %s", exc)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Listing(Generic[EntryT]):
-    """What a container (or the account) held; a new object for each answer of the server."""
-
-    entries: tuple[EntryT, ...]
-    expires: float  # trio's clock; believed until then
-
-
-def life(ttl: float, *, took: float) -> float:
-    """Seconds for which a listing is believed, from when it was asked for.
-
-    One that takes long is believed longer than the *ttl*: reading it must not fill all the time
-    that there is. What others change in so large a container is seen within a minute.
-    """
-    return ttl if took < LONG else max(ttl, min(LONG_LIFE * took, LONGEST_LIFE))
+# Asks for a listing: its key, what is known of it from an earlier one, and who is told of entries
+# while others are still to come.
+Tell = Callable[[Sequence[EntryT]], None]
+Fetch = Callable[[str, tuple[EntryT, ...], Tell[EntryT]], Awaitable[tuple[EntryT, ...]]]
 
 
 class Listings(Generic[EntryT]):
@@ -63,13 +50,13 @@ class Listings(Generic[EntryT]):
     def __init__(
         self,
         *,
-        fetch: Callable[[str, tuple[EntryT, ...]], Awaitable[tuple[EntryT, ...]]],
+        fetch: Fetch[EntryT],
         recall: Callable[[str], tuple[EntryT, ...] | None],
         state: State,
         ttl: float,
         capacity: int,
     ) -> None:
-        self._fetch: Callable[[str, tuple[EntryT, ...]], Awaitable[tuple[EntryT, ...]]] = fetch
+        self._fetch: Fetch[EntryT] = fetch
         self._recall: Callable[[str], tuple[EntryT, ...] | None] = recall
         self._state = state
         self._ttl = ttl
@@ -84,7 +71,7 @@ class Listings(Generic[EntryT]):
         self._is_late = False  # the server did not answer in time, and has not since
         self._unsaved: set[str] = set()
         self._saved: dict[str, float] = {}  # when
-        self._fetching: dict[str, _Fetch[EntryT]] = {}
+        self._fetching: dict[str, Arrival[EntryT]] = {}
         self._overlays: dict[str, Overlay[EntryT]] = {}
 
     def overlay(self, key: str) -> Overlay[EntryT]:
@@ -100,31 +87,41 @@ class Listings(Generic[EntryT]):
         known = None if fresh else self._fresh.get(key)
         if known is not None:
             return known
-        fetch = self._fetching.get(key)
-        if fetch is None or fresh:
-            fetch = self._fetching[key] = _Fetch(next(self._numbers))
-            nursery.start_soon(self._run, key, fetch)
+        arrival = self._arrival(key, nursery=nursery, fresh=fresh)
         if fresh:
-            await fetch.done.wait()
-            return fetch.result()
-        return await self._wait(key, fetch)
+            await arrival.done.wait()
+            return arrival.result()
+        return await self._wait(key, arrival)
 
-    async def _wait(self, key: str, fetch: "_Fetch[EntryT]") -> Listing[EntryT]:
+    def first(self, key: str, *, nursery: trio.Nursery) -> Arrival[EntryT] | None:
+        """The arrival of the first listing there is, begun if need be; None where one is known."""
+        if self._fresh.get(key) is not None or self._last_known(key) is not None:
+            return None
+        return self._arrival(key, nursery=nursery, fresh=False)
+
+    def _arrival(self, key: str, *, nursery: trio.Nursery, fresh: bool) -> Arrival[EntryT]:
+        arrival = self._fetching.get(key)
+        if arrival is None or fresh:
+            arrival = self._fetching[key] = Arrival(next(self._numbers), ttl=self._ttl)
+            nursery.start_soon(self._run, key, arrival)
+        return arrival
+
+    async def _wait(self, key: str, arrival: Arrival[EntryT]) -> Listing[EntryT]:
         has_last = self._last_known(key) is not None
         grace = LATE_GRACE if self._is_late else STALE_GRACE
-        with trio.move_on_at(fetch.begun + grace if has_last else math.inf):
-            await fetch.done.wait()
-        if not has_last or (fetch.done.is_set() and fetch.error is None):
-            return fetch.result()
-        if fetch.error is not None and not _is_no_answer(fetch.error):
-            return fetch.result()
-        return self._fresh.get(key) or self._stale(key, fetch)
+        with trio.move_on_at(arrival.begun + grace if has_last else math.inf):
+            await arrival.done.wait()
+        if not has_last or (arrival.done.is_set() and arrival.error is None):
+            return arrival.result()
+        if arrival.error is not None and not _is_no_answer(arrival.error):
+            return arrival.result()
+        return self._fresh.get(key) or self._stale(key, arrival)
 
-    def _stale(self, key: str, fetch: "_Fetch[EntryT]") -> Listing[EntryT]:
+    def _stale(self, key: str, arrival: Arrival[EntryT]) -> Listing[EntryT]:
         log.warning(
             "serving a stale listing of %s: %s",
             key or "the containers",
-            fetch.error or "the server takes long",
+            arrival.error or "the server takes long",
         )
         self._is_late = True
         entries = self.overlay(key).over(self._last[key].entries)
@@ -140,38 +137,40 @@ class Listings(Generic[EntryT]):
             self._last[key] = Listing(entries, 0.0)
         return self._last[key]
 
-    async def _run(self, key: str, fetch: "_Fetch[EntryT]") -> None:
+    async def _run(self, key: str, arrival: Arrival[EntryT]) -> None:
         begun = trio.current_time()
         try:
             last = self._last.get(key)
-            listed = await self._fetch(key, () if last is None else last.entries)
-            fetch.listing = self._take(key, fetch, listed, begun=begun)
+            known = () if last is None else self.overlay(key).over(last.entries)
+            listed = await self._fetch(key, known, arrival.tell)
+            listed = await self._known(key, listed)
+            arrival.listing = self._take(key, arrival, listed, begun=begun)
         except FileSystemError as exc:
-            fetch.error = exc
+            arrival.error = exc
         except Exception as exc:
             log.exception("listing %s failed", key or "the containers")
-            fetch.error = FileSystemError(f"internal error: {exc}")
+            arrival.error = FileSystemError(f"internal error: {exc}")
         finally:
-            if self._fetching.get(key) is fetch:
+            if self._fetching.get(key) is arrival:
                 del self._fetching[key]
-            fetch.done.set()
+            arrival.end()
 
     def _take(
-        self, key: str, fetch: "_Fetch[EntryT]", listed: tuple[EntryT, ...], *, begun: float
+        self, key: str, arrival: Arrival[EntryT], listed: tuple[EntryT, ...], *, begun: float
     ) -> Listing[EntryT]:
         """What is known now that *listed* came; an answer that was overtaken changes nothing."""
-        if fetch.number < self._last_number.get(key, 0):
+        if arrival.number < self._last_number.get(key, 0):
             return self._last[key]
         self._is_late = False
-        self._last_number[key] = fetch.number
+        self._last_number[key] = arrival.number
         overlay = self.overlay(key)
-        listed = self._known(key, listed)
         deleted = overlay.settle(listed, begun=begun)
         if deleted:
             with not_remembered():
                 self._state.forget_tombstones(key, deleted)
         took = trio.current_time() - begun
-        listing = Listing(overlay.over(listed), begun + life(self._ttl, took=took))
+        seconds = life(self._ttl, took=took, entries=len(listed))
+        listing = Listing(overlay.over(listed), begun + seconds)
         self._remember(key, listing)
         return listing
 
@@ -182,7 +181,7 @@ class Listings(Generic[EntryT]):
             self._unsaved.add(key)
         self._save_some(key)
 
-    def _known(self, key: str, listed: tuple[EntryT, ...]) -> tuple[EntryT, ...]:
+    async def _known(self, key: str, listed: tuple[EntryT, ...]) -> tuple[EntryT, ...]:
         """*listed*, with the objects of the last listing for what has not changed.
 
         So it is in memory once, and told from what has changed at a glance.
@@ -190,8 +189,17 @@ class Listings(Generic[EntryT]):
         last = self._last.get(key)
         if last is None:
             return listed
-        known = {entry.id: entry for entry in last.entries}
-        return tuple([old if (old := known.get(entry.id)) == entry else entry for entry in listed])
+        known: dict[str, EntryT] = {}
+        for start in range(0, len(last.entries), PIECE):
+            known.update((entry.id, entry) for entry in last.entries[start : start + PIECE])
+            await trio.lowlevel.checkpoint()
+        same: list[EntryT] = []
+        for start in range(0, len(listed), PIECE):
+            for entry in listed[start : start + PIECE]:
+                old = known.get(entry.id)
+                same.append(entry if old is None or old != entry else old)
+            await trio.lowlevel.checkpoint()
+        return tuple(same)
 
     def _save_some(self, key: str) -> None:
         """Save a listing that changed, if that is short work, and not done again and again."""
@@ -218,20 +226,3 @@ class Listings(Generic[EntryT]):
 def _is_no_answer(error: FileSystemError) -> bool:
     """Whether the server failed, so that what it said before still holds."""
     return error.retriable or isinstance(error, ServerFault)
-
-
-class _Fetch(Generic[EntryT]):
-    """A listing on its way, waited for by any number of tasks; numbered as they were begun."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.begun = trio.current_time()
-        self.done = trio.Event()
-        self.listing: Listing[EntryT] | None = None
-        self.error: FileSystemError | None = None
-
-    def result(self) -> Listing[EntryT]:
-        if self.error is not None:
-            raise type(self.error)(str(self.error), retriable=self.error.retriable) from self.error
-        assert self.listing is not None  # noqa: S101 - done without error means there is a listing
-        return self.listing

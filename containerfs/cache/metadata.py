@@ -12,7 +12,8 @@ from containerfs.api.client import Client
 from containerfs.api.listing import all_containers
 from containerfs.api.refresh import files_again
 from containerfs.api.types import Container, RemoteFile
-from containerfs.cache.listings import Listing, Listings, not_remembered
+from containerfs.cache.listing import Arrival, Listing
+from containerfs.cache.listings import Listings, Tell, not_remembered
 from containerfs.cache.overlay import MISSING_LIFE
 from containerfs.cache.state import State
 from containerfs.errors import FileSystemError, NotFound
@@ -63,14 +64,16 @@ class Metadata:
             source = self._containers if container_id == ROOT else self._files
             source.overlay(container_id).deleted[id] = now
 
-    async def _fetch_containers(self, _: str, last: tuple[Container, ...]) -> tuple[Container, ...]:
+    async def _fetch_containers(
+        self, _: str, last: tuple[Container, ...], tell: Tell[Container]
+    ) -> tuple[Container, ...]:
         return await all_containers(self._client)
 
     async def _fetch_files(
-        self, container_id: str, last: tuple[RemoteFile, ...]
+        self, container_id: str, last: tuple[RemoteFile, ...], tell: Tell[RemoteFile]
     ) -> tuple[RemoteFile, ...]:
         begun = trio.current_time()
-        listed = await files_again(self._client, container_id, last)
+        listed = await files_again(self._client, container_id, last, tell=tell)
         await self._confirm_unlisted(container_id, listed, begun=begun)
         return listed
 
@@ -109,6 +112,10 @@ class Metadata:
         """
         return await self._files.get(container_id, nursery=self._nursery, fresh=fresh)
 
+    def first_files(self, container_id: str) -> Arrival[RemoteFile] | None:
+        """The first listing of a container that there is, on its way; None where one is known."""
+        return self._files.first(container_id, nursery=self._nursery)
+
     def fresh_files(self, container_id: str) -> Listing[RemoteFile] | None:
         """The container's listing if it is believed now: what `files` would return at once."""
         return self._files.fresh(container_id)
@@ -122,6 +129,10 @@ class Metadata:
     ) -> tuple[RemoteFile, ...]:
         """*listed* with what was changed here until now."""
         return self._files.overlay(container_id).over(listed)
+
+    def is_untouched(self, container_id: str, file_id: str) -> bool:
+        """Whether what the server lists of a file is all: it was not changed here meanwhile."""
+        return self._files.overlay(container_id).leaves(file_id)
 
     def is_listed(self, container_id: str, file_id: str) -> bool:
         """Whether the server's own list is believed to hold it, where it was created here."""

@@ -25,14 +25,18 @@ class Overlay(Generic[EntryT]):
     missing: dict[str, float] = field(default_factory=dict)
 
     def over(self, listed: tuple[EntryT, ...]) -> tuple[EntryT, ...]:
-        """*listed* as it is with our changes."""
+        """*listed*, the newest first, as it is with our changes."""
         now = trio.current_time()
         self.missing = {id: until for id, until in self.missing.items() if until > now}
         if not self.created and not self.deleted and not self.missing:
             return listed
-        own = tuple(entry for entry, _ in self.created.values())
+        own = tuple(entry for entry, _ in reversed(self.created.values()))
         changed = self.created.keys() | self.deleted.keys() | self.missing.keys()
         return own + tuple(entry for entry in listed if entry.id not in changed)
+
+    def leaves(self, id: str) -> bool:
+        """Whether the object is shown as it is listed."""
+        return not (id in self.created or id in self.deleted or id in self.missing)
 
     def settle(self, listed: tuple[EntryT, ...], *, begun: float) -> list[str]:
         """Forget the changes that the server's answer to a request of *begun* confirms.

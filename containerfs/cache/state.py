@@ -58,6 +58,7 @@ class LocalNode:
 
 
 _COLUMNS = "kind, ino, file_id, mode, uid, gid, atime_ns, mtime_ns, ctime_ns, target, xattrs"
+_FIELDS = tuple(_COLUMNS.replace(" ", "").split(",")[:-1])
 
 
 class State:
@@ -265,10 +266,8 @@ def _facts(entry: Container | RemoteFile) -> dict[str, Any]:
 
 
 def _local_node(row: tuple[object, ...]) -> LocalNode:
-    names = [name.strip() for name in _COLUMNS.split(",")]
-    values = dict(zip(names, row, strict=True))
-    xattrs = values.pop("xattrs")
-    node = LocalNode(**values)  # type: ignore[arg-type]  # the columns are the fields
+    *values, xattrs = row
+    node = LocalNode(**dict(zip(_FIELDS, values, strict=True)))  # type: ignore[arg-type]  # the columns are the fields
     if isinstance(xattrs, str):
         pairs = json.loads(xattrs).items()
         node = replace(node, xattrs={name: bytes.fromhex(value) for name, value in pairs})

@@ -13,6 +13,7 @@ import click
 from containerfs.api.connection import Connection
 from containerfs.api.environment import SOCKET_BASE_URL, connection_from
 from containerfs.cli.output import printable
+from containerfs.cli.starting import collecting_later
 from containerfs.configuration import load
 from containerfs.errors import AccessDenied, Expired, FileSystemError, NotFound
 from containerfs.options import OPTIONS, Options
@@ -126,7 +127,8 @@ def call(operation: Callable[..., Awaitable[T]], *args: Any) -> T:
     Raises:
         Failed: It failed for an expected reason.
     """
-    import trio
+    with collecting_later():
+        import trio
 
     with failures_told():
         return trio.run(operation, *args)

@@ -1,10 +1,9 @@
 """The command `containerfs`: its subcommands, each loaded when it is used.
 
-Starting is import time, so this module imports nothing but click. Failures are one line on standard
+Starting is import time, so this module imports little but click. Failures are one line on standard
 error: exit code 1 for an error, 2 for a wrong command line, 130 for Ctrl-C.
 """
 
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import NamedTuple, NoReturn
 import click
 
 import containerfs
+from containerfs.cli.starting import collecting_later
 
 
 class Entry(NamedTuple):
@@ -48,10 +48,13 @@ class Commands(click.Group):
         """Import the command that was asked for; an unknown one is a usage error."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
+            import difflib  # seldom needed, like the commands
+
             near = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
             maybe = f" (did you mean {near[0]}?)" if near else ""
             ctx.fail(f"no such command {cmd_name!r}{maybe}")
-        command = getattr(import_module(f"containerfs.cli.{entry.module}"), entry.name)
+        with collecting_later():
+            command = getattr(import_module(f"containerfs.cli.{entry.module}"), entry.name)
         assert isinstance(command, click.Command)  # noqa: S101 - a mistake in the table above
         return command
 

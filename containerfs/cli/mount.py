@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from containerfs.api.connection import DEFAULT_BASE_URL
-from containerfs.cli import optionstring
 from containerfs.cli.background import run_in_background
 from containerfs.cli.mounting import Mounting, Ready, Source, check, serve
 from containerfs.configuration import load
@@ -134,6 +133,8 @@ def _mount(
     try:
         given: dict[str, str] = {}
         for each in words:
+            from containerfs.cli import optionstring  # not without any: starting is import time
+
             given |= optionstring.parse(each, sloppy=sloppy, means_rw=not by_mount)
         options = load(file=config, environ=os.environ, given=given | dict(typed or {}))
     except OptionError as error:

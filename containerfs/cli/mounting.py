@@ -17,6 +17,7 @@ from containerfs.api.connection import Connection
 from containerfs.api.environment import SECRETS, SOCKET_BASE_URL, connection_from
 from containerfs.cli.calling import failures_told
 from containerfs.cli.logs import logging_to
+from containerfs.cli.starting import collecting_later, versions_unknown
 from containerfs.cli.unsentline import Tell, unsent_line
 from containerfs.directories import data_dir
 from containerfs.errors import AccessDenied
@@ -86,24 +87,26 @@ def serve(mounting: Mounting, *, ready: Ready) -> None:
     Raises:
         click.ClickException: It failed, for an expected reason.
     """
-    import trio  # not before it is needed: `--help` and wrong command lines answer at once
+    with collecting_later() as collect:
+        import trio  # not before it is needed: `--help` and wrong command lines answer at once
 
-    options = mounting.options
-    _keep_secrets()
+        options = mounting.options
+        _keep_secrets()
 
-    def is_ready() -> None:
-        ready()
-        systemd.notify(systemd.READY, systemd.status(f"{mounting.source.name} is mounted"))
+        def is_ready() -> None:
+            ready()
+            systemd.notify(systemd.READY, systemd.status(f"{mounting.source.name} is mounted"))
+            collect()
 
-    account = account_key(mounting.connection, data=mounting.source.data)
-    record = mounts.recorded(
-        mounting.mountpoint,
-        source=mounting.source.name,
-        state_dir=options.cache_dir / account,
-    )
-    log = logging_to(options.log_file, level=options.log_level, connection=mounting.connection)
-    with failures_told(), log, record, unsent_line(hint=_HINT) as tell:
-        trio.run(_run, mounting, account, is_ready, tell)
+        account = account_key(mounting.connection, data=mounting.source.data)
+        record = mounts.recorded(
+            mounting.mountpoint,
+            source=mounting.source.name,
+            state_dir=options.cache_dir / account,
+        )
+        log = logging_to(options.log_file, level=options.log_level, connection=mounting.connection)
+        with failures_told(), log, record, unsent_line(hint=_HINT) as tell:
+            trio.run(_run, mounting, account, is_ready, tell)
 
 
 def _keep_secrets() -> None:
@@ -115,7 +118,8 @@ def _keep_secrets() -> None:
 
 
 async def _run(mounting: Mounting, account: str, ready: Ready, tell: Tell | None) -> None:
-    from containerfs import daemon, embedded
+    with versions_unknown():
+        from containerfs import daemon, embedded
 
     data = mounting.source.data
     connection = mounting.connection

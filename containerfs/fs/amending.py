@@ -75,6 +75,8 @@ class Amendment:
         before = container.shown
         if before is None or self._raw_names:
             return False
+        if before == listed:  # in a moment: mostly the same objects
+            return hidden(container, listed) == container.hidden
         differing = difference(before, listed)
         gone = {file.id for file in differing.gone}
         added = {file.id for file in differing.added}

@@ -1,10 +1,14 @@
 """Open files and directories, by the numbers that the kernel calls them by."""
 
+import math
 import os
 from typing import Generic, TypeVar
 
 from containerfs.errors import BadHandle
+from containerfs.fs.early import Early
 from containerfs.fs.nodes import Directory, File, Node
+
+DOTS = (".", "..")  # no entry has such a name
 
 HandleT = TypeVar("HandleT", "FileHandle", "DirectoryHandle")
 
@@ -35,26 +39,48 @@ class DirectoryHandle:
     """An open directory: the names that it held when it was opened, or last rewound.
 
     Attributes:
-        entries: Each with the node that it means whatever happens: "." and ".." have one.
+        names: What it held, "." and ".." first; each keeps its place.
+        early: What has more names, while the directory's first listing is on its way.
+        given_up: When reading it is given up if its listing is still on its way then.
         believed_until: When it is asked for again, on trio's clock: to open it and to read it for
             the first time is one call of a program, to rewind and read it is another.
     """
 
-    __slots__ = ("believed_until", "directory", "entries")
+    __slots__ = ("believed_until", "directory", "early", "given_up", "names")
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
-        self.entries: list[tuple[str, Node | None]] = []
+        self.names: list[str] = []
+        self.early: Early | None = None
+        self.given_up = math.inf
         self.believed_until = 0.0
+
+    def node(self, name: str) -> Node | None:
+        """What *name* means now: it may have gone since, or be another one."""
+        if name == ".":
+            return self.directory
+        if name == "..":
+            return self.directory.parent or self.directory
+        return self.directory.children.get(name)
 
     def rewind(self) -> None:
         """Take down what the directory holds now: later changes disturb nobody's place in it."""
-        directory = self.directory
-        parent = directory.parent or directory
-        entries: list[tuple[str, Node | None]] = [(".", directory), ("..", parent)]
-        # By name, so that a program that opens them in this order is noticed (`Prefetch`).
-        entries += [(name, None) for name in sorted(directory.children)]
-        self.entries = entries
+        self.names = [*DOTS]
+        if self.early is None:
+            # By name, so that a program that opens them in this order is noticed (`Prefetch`).
+            self.names += sorted(self.directory.children)
+
+    def read_on(self) -> int:
+        """Take down what has come since; returns how many names that is in all."""
+        if self.early is not None:
+            self.names += self.early.names[len(self.names) - len(DOTS) :]
+        return len(self.names) - len(DOTS)
+
+    def end(self) -> None:
+        """Take down the rest: all is here now."""
+        known = set(self.names)
+        self.names += [name for name in self.directory.children if name not in known]
+        self.early = None
 
 
 class Handles(Generic[HandleT]):

@@ -10,6 +10,7 @@ from itertools import chain, count
 
 from containerfs.api.types import Container, RemoteFile
 from containerfs.fs import names
+from containerfs.fs.turns import Work, at_once, pieces
 
 BY_ID = ".by-id"
 
@@ -71,31 +72,55 @@ def place_files(
         directories: Visible paths that are directories whatever is listed.
         raw_names: Keep the server's prefixes.
     """
+    return at_once(placing(files, kept=kept, directories=directories, raw_names=raw_names))
+
+
+def placing(
+    files: Iterable[RemoteFile],
+    *,
+    kept: Mapping[str, str],
+    directories: Collection[str],
+    raw_names: bool,
+) -> Work[Placed]:
+    """`place_files` with places for a pause."""
     placed: Placed = defaultdict(list)
     prefixed: Placed = defaultdict(list)
-    if raw_names:
-        for file in files:
-            placed[own_path(file)].append(file)
-        return _beside_directories(_sorted(placed), set(directories))
-    for file in files:
-        path = kept.get(file.id)
-        if path is not None:
-            placed[path].append(file)
-            continue
-        short = short_path(file)
-        if short is None:
-            placed[own_path(file)].append(file)
-        else:
-            prefixed[short].append(file)
-    for path, candidates in prefixed.items():
-        if len(candidates) == 1 and path not in placed:
-            placed[path] = candidates
-        else:  # which of them is meant is not certain, so each keeps the server's own name
-            for file in candidates:
+    for piece in pieces(files):
+        yield
+        if raw_names:
+            for file in piece:
                 placed[own_path(file)].append(file)
-    if kept:
+        else:
+            _sort_out(piece, kept, placed, prefixed)
+    for paths in pieces(prefixed):
+        yield
+        for path in paths:
+            candidates = prefixed[path]
+            if len(candidates) == 1 and path not in placed:
+                placed[path] = candidates
+            else:  # which of them is meant is not certain, so each keeps the server's own name
+                for file in candidates:
+                    placed[own_path(file)].append(file)
+    yield
+    if kept and not raw_names:
         _beside_kept(placed, kept)
     return _beside_directories(_sorted(placed), set(directories))
+
+
+def _sort_out(
+    files: Iterable[RemoteFile], kept: Mapping[str, str], placed: Placed, prefixed: Placed
+) -> None:
+    """Those whose path is certain into *placed*, those with a prefix by what follows it."""
+    for file in files:
+        path = kept.get(file.id)
+        short = short_path(file) if path is None else None
+        target = placed if short is None else prefixed
+        path = short or path or own_path(file)
+        found = target.get(path)
+        if found is None:
+            target[path] = [file]  # a list that was appended to has room for more
+        else:
+            found.append(file)
 
 
 def own_path(file: RemoteFile) -> str:

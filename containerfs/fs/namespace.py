@@ -5,22 +5,25 @@ its files when it is entered.
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import trio
 
-from containerfs.api.types import Container
-from containerfs.cache.listings import Listing
+from containerfs.api.types import Container, RemoteFile
+from containerfs.cache.listing import Listing
 from containerfs.cache.metadata import Metadata
 from containerfs.errors import Expired, FileSystemError, NotFound
-from containerfs.fs.conflicts import Conflicts
+from containerfs.fs.alignment import Alignment
 from containerfs.fs.containers import Containers
+from containerfs.fs.early import Early, FirstListings, early_of
 from containerfs.fs.layout import BY_ID
 from containerfs.fs.lookedup import LookedUp
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
-from containerfs.fs.reconciling import Reconciliation
 from containerfs.fs.tree import Tree
 
 log = logging.getLogger(__name__)
+
+SHORT = 0.1  # seconds; a listing that takes no longer is shown as a whole, in the order of names
 
 
 class Namespace:
@@ -31,20 +34,23 @@ class Namespace:
         *,
         tree: Tree,
         containers: Containers,
-        reconciliation: Reconciliation,
-        conflicts: Conflicts,
+        alignment: Alignment,
+        first_listings: FirstListings,
         metadata: Metadata,
     ) -> None:
         self._tree = tree
         self._containers = containers
-        self._reconciliation = reconciliation
-        self._conflicts = conflicts
+        self._alignment = alignment
+        self._first_listings = first_listings
         self._metadata = metadata
         self._listing: Listing[Container] | None = None
         self._looked_up = LookedUp()
 
-    async def lookup(self, directory: Directory, name: str) -> Node:
+    async def lookup(self, directory: Directory, name: str, *, early: bool = False) -> Node:
         """The entry *name* of *directory*.
+
+        Args:
+            early: Do not wait for the end of a first listing that is certain to have it.
 
         Raises:
             NotFound: There is none.
@@ -52,7 +58,14 @@ class Namespace:
         """
         if directory is self._tree.root and name == BY_ID:
             return self._tree.by_id
-        await self._refresh(directory, fresh=False)
+        shown = self._first_listings.of(directory) if early else None
+        if shown is not None:
+            found = await shown.find(name)
+            if found is not None:
+                return found
+            await self.end_reading(shown)
+        else:
+            await self._refresh(directory, fresh=False)
         try:
             node = directory.children[name]
         except KeyError:
@@ -67,7 +80,7 @@ class Namespace:
             return node
         return await self.lookup(directory, name)
 
-    async def refresh(self, node: Node, *, fresh: bool = False) -> None:
+    async def refresh(self, node: Node, *, fresh: bool = False, early: bool = False) -> None:
         """Bring what *node* belongs to in line with the server, where its time has come.
 
         Whatever the time to live: a program's call that has just had *node* looked up is answered
@@ -75,12 +88,57 @@ class Namespace:
 
         Args:
             fresh: Ask the server even if its time has not come, and fail if it can't be asked.
+            early: Do not wait for the end of a first listing that is certain to have *node*.
 
         Raises:
             NotFound, Expired: The container is gone.
         """
+        if early and early_of(node) is not None:
+            return
         if fresh or node not in self._looked_up:
             await self._refresh(node, fresh=fresh)
+
+    async def settle(self, node: Node) -> None:
+        """Return when *node* is no longer shown early: what is to be changed must be certain.
+
+        Raises:
+            NotFound: It was, and is not what has that name in the end.
+        """
+        early = early_of(node)
+        if early is not None:
+            await self.end_reading(early)
+            if node.parent is None:
+                raise NotFound(f"{node.name!r} is gone")
+
+    async def begin_reading(self, directory: Directory) -> Early | None:
+        """Have the entries of *directory* ready, as `refresh` does, or the first of many.
+
+        Returns:
+            What has the following ones, as they come, until `end_reading`; None where all are here.
+        """
+        early = self._first_listings.of(directory)
+        if early is None:
+            await self.refresh(directory)
+            return None
+        with trio.move_on_at(early.arrival.begun + SHORT):
+            await early.arrival.done.wait()
+        await early.more(0)
+        if not early.is_over:
+            return early
+        await self.end_reading(early)
+        return None
+
+    async def end_reading(self, early: Early) -> None:
+        """Have all entries of the directory that *early* has shown.
+
+        Raises:
+            FileSystemError: They could not all be listed.
+        """
+        container = early.container
+        if container.listing is None:
+            listing = await self._listed(container, early.arrival.wait)
+            if listing is not None and container.early is early:
+                await self._alignment.bring_in_line(container, listing)
 
     async def _refresh(self, node: Node, *, fresh: bool) -> None:
         container = node.container
@@ -102,24 +160,27 @@ class Namespace:
             return
         listing = None if fresh else self._metadata.fresh_files(container.remote.id)
         if listing is None:
-            try:
-                listing = await self._metadata.files(container.remote.id, fresh=fresh)
-            except Expired:
-                self._containers.expire(container)
-                return
-            except NotFound:
-                await self._refresh_containers(fresh=True)  # the list tells gone from expired
-                if container.remote.is_expired:
-                    return
-                self._containers.remove(container)
-                raise
-        if listing is not container.listing:
-            container.listing = listing
-            self._reconciliation.restore(container)
-            # Something may have been sent or removed since the listing was made.
-            entries = self._metadata.corrected(container.remote.id, listing.entries)
-            self._reconciliation.reconcile(container, entries)
-            self._conflicts.listed(container, listing.entries)
+            listing = await self._listed(
+                container, lambda: self._metadata.files(container.remote.id, fresh=fresh)
+            )
+        if listing is not None and listing is not container.listing:
+            await self._alignment.bring_in_line(container, listing)
+
+    async def _listed(
+        self, container: ContainerDirectory, ask: Callable[[], Awaitable[Listing[RemoteFile]]]
+    ) -> Listing[RemoteFile] | None:
+        """The listing that *ask* returns; None where the container turns out to have expired."""
+        try:
+            return await ask()
+        except Expired:
+            self._containers.expire(container)
+            return None
+        except NotFound:
+            await self._refresh_containers(fresh=True)  # the list tells gone from expired
+            if container.remote.is_expired:
+                return None
+            self._containers.remove(container)
+            raise
 
     async def lost(self, file: File) -> None:
         """The server does not know the object of *file*: ask what it has instead.
@@ -154,4 +215,6 @@ class Namespace:
         """The end of the container's listing; where it has none to come, of the top level's."""
         if container is None or container.is_snapshot:
             return self._listing.expires if self._listing is not None else 0.0
+        if container.early is not None and container.listing is None:
+            return container.early.arrival.expires
         return container.listing.expires if container.listing is not None else 0.0

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.cachefile import Content
 from containerfs.cache.download import Download
-from containerfs.cache.listings import Listing
+from containerfs.cache.listing import Listing
 from containerfs.cache.state import LocalNode
 from containerfs.errors import FileSystemError
 from containerfs.fs.seldom import Seldom
 from containerfs.upload.journal import Entry
 from containerfs.upload.spool import Spool
+
+if TYPE_CHECKING:
+    from containerfs.fs.early import Early
 
 
 class Node:
@@ -214,6 +217,17 @@ class Directory(Node):
             if isinstance(node, Directory):
                 pending.extend(node.children.values())
 
+    def walk_directories(self) -> Iterator[Directory]:
+        """The directories below; costs nothing for the entries of those that have none."""
+        pending: list[Directory] = [self]
+        while pending:
+            directory = pending.pop()
+            if directory is not self:
+                yield directory
+            if directory.subdirectories:
+                entries = directory.children.values()
+                pending += [node for node in entries if isinstance(node, Directory)]
+
     @property
     def is_kept(self) -> bool:
         """It exists whether or not it has entries."""
@@ -227,6 +241,7 @@ class ContainerDirectory(Directory):
         remote: The container as last described.
         files: Its file nodes by the id of the object they show.
         listing: The listing that the tree was last brought in line with.
+        early: What is shown before there is one.
         is_watched: Its tree was in line with a listing before, so that a difference is a change.
         shown: The files that the tree is in line with; None where it is to be looked at anew.
         hidden: The ids of those of them that no node shows by itself.
@@ -235,6 +250,7 @@ class ContainerDirectory(Directory):
     """
 
     __slots__ = (
+        "early",
         "files",
         "hidden",
         "is_snapshot",
@@ -250,6 +266,7 @@ class ContainerDirectory(Directory):
         self.remote = remote
         self.files: dict[str, File] = {}
         self.listing: Listing[RemoteFile] | None = None
+        self.early: Early | None = None
         self.restored = False
         self.is_watched = False
         self.shown: tuple[RemoteFile, ...] | None = None

@@ -31,6 +31,9 @@ class Objects:
         its own, as when a file is replaced by a rename on a local disk.
         """
         before = file.remote
+        if before is None and file.local is None and not older:  # as most are, at first
+            container.files[remote.id], file.remote = file, remote
+            return file
         if before is not None and before.version != remote.version and file.spool is None:
             if file.opens:
                 directory, name, path = file.parent, file.name, file.path

@@ -63,11 +63,11 @@ class Opening:
             NotFound: The server lists it and does not have it.
             ReadOnly, NotPermitted: It can't be written.
         """
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
         if file.spool is None and file.parent is not None:
-            await self._namespace.refresh(file)
+            await self._namespace.refresh(file, early=not (writes or flags & os.O_TRUNC))
         if file.parent is None and not file.opens:
             raise Stale(f"inode {file.ino} is gone")
-        writes = flags & os.O_ACCMODE != os.O_RDONLY
         if writes or flags & os.O_TRUNC:
             check_writable(file)
         if file.size is None and not flags & os.O_TRUNC:

@@ -19,7 +19,7 @@ import trio
 from containerfs.errors import FileSystemError, IsADirectory, NotFound, NotPermitted, Stale
 from containerfs.fs.attributes import Change, Owner, fill, storable
 from containerfs.fs.closing import Closing
-from containerfs.fs.handles import DirectoryHandle, Handles
+from containerfs.fs.handles import DOTS, DirectoryHandle, Handles
 from containerfs.fs.lookedup import AT_ONCE
 from containerfs.fs.making import Making
 from containerfs.fs.names import NAME_MAX, from_kernel, to_kernel
@@ -92,6 +92,10 @@ def fail(error: BaseException, what: str) -> NoReturn:
     raise pyfuse3.FUSEError(errno.EIO) from error
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 class Operations(pyfuse3.Operations):
     """pyfuse3's request handlers."""
 
@@ -131,6 +135,10 @@ class Operations(pyfuse3.Operations):
         self._owner = owner
         self._directories: Handles[DirectoryHandle] = Handles()
         self.op_timeout = op_timeout
+        self.on_init: Callable[[], None] = _nothing  # called as the kernel's first request comes
+
+    def init(self) -> None:
+        self.on_init()
 
     # Names.
 
@@ -140,7 +148,7 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         directory = self._inodes.directory(parent_inode)
         try:
-            node = await self._namespace.lookup(directory, from_kernel(name))
+            node = await self._namespace.lookup(directory, from_kernel(name), early=True)
         except NotFound:
             return self._absent(directory)
         return self._known(node)
@@ -158,12 +166,16 @@ class Operations(pyfuse3.Operations):
         node.nlookup += 1
         return self._attributes(node)
 
-    def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+    def _attributes(self, node: Node, *, validity: float | None = None) -> pyfuse3.EntryAttributes:
+        """Args:
+        validity: That of *node*, where it is known already.
+        """
         entry = pyfuse3.EntryAttributes()
         fill(entry, node, self._owner)
         if isinstance(node, File):
             node.told_size = entry.st_size
-        validity = self._validity(node)
+        if validity is None:
+            validity = self._validity(node)
         entry.entry_timeout = validity
         entry.attr_timeout = 0.0 if isinstance(node, File) and node.size is None else validity
         return entry
@@ -189,7 +201,7 @@ class Operations(pyfuse3.Operations):
     async def _refresh(self, node: Node) -> None:
         if isinstance(node, File) and node.spool is not None:
             return
-        await self._namespace.refresh(node.parent if node.container is node else node)  # type: ignore[arg-type]  # a container has a parent
+        await self._namespace.refresh(node.parent if node.container is node else node, early=True)  # type: ignore[arg-type]  # a container has a parent
         if node.parent is None:
             raise NotFound(node.name)
 
@@ -203,6 +215,7 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         node = self._inodes[inode]
+        await self._namespace.settle(node)
         if fields.update_size:
             if not isinstance(node, File):
                 raise IsADirectory(node.name)
@@ -306,9 +319,11 @@ class Operations(pyfuse3.Operations):
     @boundary()
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         directory = self._inodes.directory(inode)
-        await self._namespace.refresh(directory)
+        early = await self._namespace.begin_reading(directory)
         directory.opens += 1
         handle = DirectoryHandle(directory)
+        handle.early = early
+        handle.given_up = trio.current_time() + self.op_timeout
         handle.believed_until = trio.current_time() + AT_ONCE
         return self._directories.add(handle)
 
@@ -316,25 +331,48 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         handle = self._directories[fh]
         if start_id == 0:
-            directory = handle.directory
-            is_shown = directory.parent is not None or directory is self._tree.root
-            if is_shown and trio.current_time() > handle.believed_until:
-                await self._namespace.refresh(directory)
-            handle.rewind()
-            handle.believed_until = 0.0
-        for position in range(start_id, len(handle.entries)):
-            name, node = handle.entries[position]
-            is_dot = name in (".", "..")
-            if not is_dot:  # it may have gone since, or be another one
-                node = handle.directory.children.get(name)
-            if node is None:
-                continue
-            if not pyfuse3.readdir_reply(
-                token, to_kernel(name), self._attributes(node), position + 1
-            ):
-                return
-            if not is_dot:
-                node.nlookup += 1
+            await self._rewind(handle)
+        position, is_answered = start_id, False
+        validity: float | None = None  # of files; they have their directory's listing in common
+        while not is_answered and await self._has_name(handle, position):
+            for place in range(position, len(handle.names)):
+                name, position = handle.names[place], place + 1
+                node = handle.node(name)
+                if node is None:
+                    continue
+                if validity is None and isinstance(node, File):
+                    validity = self._validity(node)
+                known = validity if isinstance(node, File) else None
+                attributes = self._attributes(node, validity=known)
+                if not pyfuse3.readdir_reply(token, to_kernel(name), attributes, position):
+                    return
+                is_answered = True
+                if name not in DOTS:
+                    node.nlookup += 1
+
+    async def _rewind(self, handle: DirectoryHandle) -> None:
+        directory = handle.directory
+        if handle.early is not None and handle.early.is_over:
+            handle.early = None
+        is_shown = directory.parent is not None or directory is self._tree.root
+        if handle.early is None and is_shown and trio.current_time() > handle.believed_until:
+            handle.early = await self._namespace.begin_reading(directory)
+            handle.given_up = trio.current_time() + self.op_timeout
+        handle.rewind()
+        handle.believed_until = 0.0
+
+    async def _has_name(self, handle: DirectoryHandle, position: int) -> bool:
+        """Whether there is a name at this place, or further on; it may have to come yet."""
+        count = handle.read_on()
+        while handle.early is not None and position >= len(handle.names):
+            if trio.current_time() > handle.given_up:
+                raise pyfuse3.FUSEError(errno.ETIMEDOUT)
+            await handle.early.more(count)
+            count = handle.read_on()
+            if handle.early.is_over:
+                await self._namespace.end_reading(handle.early)
+                handle.end()
+        return position < len(handle.names)
 
     async def releasedir(self, fh: int) -> None:
         handle = self._directories.remove(fh)
@@ -413,10 +451,12 @@ class Operations(pyfuse3.Operations):
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
+        await self._namespace.settle(self._inodes[inode])
         self._xattrs.set(self._inodes[inode], os.fsdecode(name), value)
 
     @boundary()
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self._namespace.settle(self._inodes[inode])
         self._xattrs.remove(self._inodes[inode], os.fsdecode(name))
 
     @boundary()

@@ -92,8 +92,7 @@ class Places:
             Whether none is left that goes once it is closed.
         """
         are_gone = True
-        directories = [node for node in container.walk() if isinstance(node, Directory)]
-        for directory in reversed(directories):
+        for directory in reversed([*container.walk_directories()]):
             if directory.children or directory.is_kept:
                 continue
             if directory.opens:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from containerfs.api.types import RemoteFile
 from containerfs.cache.state import LocalNode, State
 from containerfs.fs.amending import Amendment, hidden
-from containerfs.fs.layout import Placed, own_path, place_files
+from containerfs.fs.layout import Placed, own_path, placing
 from containerfs.fs.names import stripped
 from containerfs.fs.nodes import SPECIAL, ContainerDirectory, Directory, File, Symlink
 from containerfs.fs.objects import Objects
 from containerfs.fs.places import Places
 from containerfs.fs.tree import Tree
+from containerfs.fs.turns import Work, at_once, pieces
 from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.spool import Spool
 from containerfs.upload.spools import SpoolDirectory
@@ -106,28 +107,43 @@ class Reconciliation:
 
     def reconcile(self, container: ContainerDirectory, listed: tuple[RemoteFile, ...]) -> None:
         """Bring the tree in line with a listing; open and unsent files keep what they have."""
+        at_once(self.reconciling(container, listed))
+
+    def reconciling(
+        self, container: ContainerDirectory, listed: tuple[RemoteFile, ...]
+    ) -> Work[None]:
+        """`reconcile` with places for a pause, for a container that is not shown yet."""
         self._tree.differing.clear()
-        is_settled = self._amendment.amend(container, listed) or self._place_all(container, listed)
+        is_settled = self._amendment.amend(container, listed)
+        if not is_settled:
+            is_settled = yield from self._place_all(container, listed)
+        yield
         container.shown = listed if is_settled else None
         container.hidden = hidden(container, listed)
         if self._tree.differing and container.is_watched:
             self._on_change(list(self._tree.differing))
         container.is_watched = True
 
-    def _place_all(self, container: ContainerDirectory, listed: tuple[RemoteFile, ...]) -> bool:
+    def _place_all(
+        self, container: ContainerDirectory, listed: tuple[RemoteFile, ...]
+    ) -> Work[bool]:
         """Returns:
         Whether that is all; else the same listing changes more once what is open is closed.
         """
         remembered = self._state.nodes(container.remote.id)
-        placed = self._place_files(container, listed, remembered)
-        for id, file in list(container.files.items()):
-            versions = placed.get(file.path) if file.parent is not None else None
-            if versions is None or versions[0].id != id:
-                self._objects.vanished(container, file, replaced=versions is not None)
+        placed = yield from self._place_files(container, listed, remembered)
+        for known in pieces(list(container.files.items())):
+            yield
+            for id, file in known:
+                versions = placed.get(file.path) if file.parent is not None else None
+                if versions is None or versions[0].id != id:
+                    self._objects.vanished(container, file, replaced=versions is not None)
         shown: list[RemoteFile] = []
-        for path, versions in placed.items():
-            placed[path] = shown  # its memory is used again at once
-            self._show(container, path, versions, remembered.get(path))
+        for some in pieces(placed.items()):
+            yield
+            for path, versions in some:
+                placed[path] = shown  # its memory is used again at once
+                self._show(container, path, versions, remembered.get(path))
         for path, local in remembered.items():
             if local.kind != "file" or path in placed:
                 continue
@@ -140,8 +156,11 @@ class Reconciliation:
         container: ContainerDirectory,
         listed: tuple[RemoteFile, ...],
         remembered: dict[str, LocalNode],
-    ) -> Placed:
-        kept = dict(_shown_without_prefix(container))
+    ) -> Work[Placed]:
+        kept: dict[str, str] = {}
+        for known in pieces([] if self._raw_names else list(container.files.items())):
+            yield
+            kept.update(_shown_without_prefix(known))
         directories = {path for path, local in remembered.items() if local.kind != "file"}
         listed_ids = {file.id for file in listed}
         for path, local in remembered.items():
@@ -160,7 +179,11 @@ class Reconciliation:
                 sent_as = sending.get(stripped(file.path, id=file.id) or ())
                 if sent_as is not None:
                     kept.setdefault(file.id, sent_as)
-        return place_files(listed, kept=kept, directories=directories, raw_names=self._raw_names)
+        return (
+            yield from placing(
+                listed, kept=kept, directories=directories, raw_names=self._raw_names
+            )
+        )
 
     def _show(
         self,
@@ -178,9 +201,9 @@ class Reconciliation:
         self._objects.set_remote(container, file, newest, older=tuple(versions[1:]))
 
 
-def _shown_without_prefix(container: ContainerDirectory) -> Iterator[tuple[str, str]]:
+def _shown_without_prefix(files: Iterable[tuple[str, File]]) -> Iterator[tuple[str, str]]:
     """Objects that are shown under another name than the server's, and keep it: id and path."""
-    for id, file in container.files.items():
+    for id, file in files:
         if file.parent is not None and file.remote is not None:
             path = file.path
             if path != own_path(file.remote):

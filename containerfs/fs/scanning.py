@@ -1,7 +1,8 @@
 """Notices programs that open one small file after the other, and tells what they open next.
 
-Their opens come in one of two orders, by name or (GNU cp and others, for the sake of disks) by
-inode number. Who goes from one directory to the next of the same parent is followed there.
+Their opens come in one of three orders: by name, (GNU cp and others, for the sake of disks) by
+inode number, or as the directory was read while its first listing was on its way. Who goes from
+one directory to the next of the same parent is followed there.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +26,11 @@ def _by_number(node: Node) -> Any:
     return node.ino
 
 
-KEYS: tuple[Callable[[Node], Any], ...] = (_by_name, _by_number)
+def _as_they_came(_: Node) -> Any:
+    return 0  # a sort is stable, and a directory keeps the order in which its entries came
+
+
+KEYS: tuple[Callable[[Node], Any], ...] = (_by_name, _by_number, _as_they_came)
 
 
 class Siblings:

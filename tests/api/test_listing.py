@@ -1,6 +1,7 @@
 """Whole lists, from servers that page well, badly, or for ever."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -170,6 +171,46 @@ def test_both_ends_together_find_every_entry(
     assert {entry.id for entry in found} == {entry.id for entry in server.entries}
     assert len(found) == len(server.entries)
     assert [entry.created for entry in found] == sorted(times, reverse=True)
+
+
+@settings(deadline=None)
+@given(
+    times=st.lists(st.integers(0, 12), max_size=40),
+    ties=st.sampled_from(["reversed", "same"]),
+    size=st.integers(1, 5),
+)
+def test_what_is_told_early_is_older_than_nothing_that_is_still_to_come(
+    times: list[int], ties: str, size: int
+) -> None:
+    server = List(times, ties=ties, size=size)
+    come: set[str] = set()
+    told: list[str] = []
+
+    async def fetch(order: str, after: str | None) -> Page[RemoteFile]:
+        page = await server(order, after)
+        if order == "desc":
+            come.update(entry.id for entry in page.data)
+        return page
+
+    def tell(entries: Sequence[RemoteFile]) -> None:
+        told.extend(entry.id for entry in entries)
+        oldest = min(entry.created for entry in entries)
+        assert {each.id for each in server.entries if each.created >= oldest} <= come
+
+    async def listed() -> tuple[RemoteFile, ...]:
+        return await both_ends(fetch, tell=tell)
+
+    found = trio.run(listed)
+    assert len(told) == len(set(told))
+    assert set(told) <= {entry.id for entry in found}
+
+
+async def test_the_first_page_is_told_before_the_second_is_asked_for() -> None:
+    server = List(list(range(1, 31)))
+    asked: list[int] = []
+    await both_ends(server, tell=lambda entries: asked.append(len(server.asked)))
+    assert asked[0] == 1
+    assert len(asked) >= 4
 
 
 @settings(deadline=None)

@@ -7,7 +7,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from containerfs.api.types import Container, Page, RemoteFile
-from containerfs.cache.listings import STALE_GRACE, STALE_LIFE, life
+from containerfs.cache.listing import life
+from containerfs.cache.listings import STALE_GRACE, STALE_LIFE
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.overlay import OVERLAY_LIFE
 from containerfs.cache.state import open_state
@@ -525,8 +526,19 @@ async def test_only_so_many_listings_are_kept_fresh(client, state, nursery, mock
     ("took", "seconds"), [(0.0, 10.0), (0.9, 10.0), (1.5, 15.0), (5.0, 50.0), (30.0, 60.0)]
 )
 def test_a_listing_that_takes_long_is_believed_longer_up_to_a_minute(took, seconds):
-    assert life(10.0, took=took) == seconds
+    assert life(10.0, took=took, entries=1) == seconds
 
 
-def test_a_long_life_is_not_shortened_by_a_listing_that_takes_long():
-    assert life(300.0, took=5.0) == 300.0
+@pytest.mark.parametrize(
+    ("entries", "seconds"), [(0, 10.0), (100, 10.0), (101, 20.0), (500, 50.0), (10_000, 60.0)]
+)
+def test_a_listing_of_several_pages_is_believed_longer_up_to_a_minute(entries, seconds):
+    assert life(10.0, took=0.0, entries=entries) == seconds
+
+
+def test_a_long_life_is_not_shortened_by_a_long_listing():
+    assert life(300.0, took=5.0, entries=10_000) == 300.0
+
+
+def test_without_a_ttl_a_listing_of_many_pages_is_not_believed():
+    assert life(0.0, took=0.5, entries=10_000) == 0.0

@@ -11,7 +11,6 @@ Beside them:
     A killed mount, `write_back` being long, whose container "box" has the unsent files "a" and "b".
 """
 
-import importlib.util
 import os
 import pty
 import re
@@ -20,24 +19,15 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import pytest
 
-_PATH = Path(__file__).parent.parent / "mounted" / "conftest.py"
-_SPEC = importlib.util.spec_from_file_location("mounted_fixtures", _PATH)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_mounted = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_mounted)
+_SHARED = ["environ", "command", "mount", "api", "stored", "run", "eventually", "errno_of"]
+_mounted = run_path(str(Path(__file__).parent.parent / "mounted" / "conftest.py"))
+globals().update({name: _mounted[name] for name in _SHARED})
 
-environ = _mounted.environ
-command = _mounted.command
-mount = _mounted.mount
-api = _mounted.api
-stored = _mounted.stored
-run = _mounted.run
-eventually = _mounted.eventually
 PATIENCE = 60  # seconds that anything may take
 SOON = 40  # seconds that an end may take; a mount by itself waits longer for what is unsent
 

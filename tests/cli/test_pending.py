@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 
 import pytest
 
@@ -91,6 +92,27 @@ def test_without_a_mount_sync_sends(run, command, where, stored, api):
     (box,) = api.containers.list()
     assert stored(box.id) == {"a": b"first", "b": b"second"}
     assert run(command, "queue", *directory) == ""
+
+
+def test_sync_ends_a_rename_that_was_cut_off(
+    mount, server, run, command, stored, eventually, errno_of
+):
+    mounted = mount()
+    box = mounted / "box"
+    box.mkdir()
+    (box / "old").write_bytes(b"content")
+    id = os.getxattr(box, "user.containerfs.id").decode()
+    server.set_faults({"kind": "stall", "operation": "delete_file"})
+    renaming = threading.Thread(target=errno_of, args=(os.rename, box / "old", box / "new"))
+    renaming.start()
+    eventually(lambda: server.admin("GET", "/admin/faults")[0]["fired"])
+    mounted.kill()
+    renaming.join()
+    server.set_faults()
+    assert stored(id) == {"old": b"content", "new": b"content"}
+    run(command, "sync", mounted.path, "--cache-dir", mounted.cache, "--uds", server.uds)
+    (remaining,) = stored(id).values()
+    assert remaining == b"content"
 
 
 def test_sync_names_what_it_could_not_send(run, command, where, server):

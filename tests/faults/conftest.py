@@ -11,34 +11,36 @@ Beside them:
 
 `id_of`
     The container's id, of its path.
+
+`write`
+    `write(path, data)`: writes and closes; the error of either is the call's.
+
+`sync`
+    `sync(directory)`: returns when the server has all of it.
 """
 
 import errno
-import importlib.util
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 
-_PATH = Path(__file__).parent.parent / "mounted" / "conftest.py"
-_SPEC = importlib.util.spec_from_file_location("mounted_fixtures", _PATH)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-_mounted = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_mounted)
-
-environ = _mounted.environ
-command = _mounted.command
-mount = _mounted.mount
-try_mount = _mounted.try_mount
-api = _mounted.api
-stored = _mounted.stored
-run = _mounted.run
-eventually = _mounted.eventually
-errno_of = _mounted.errno_of
-
+_SHARED = {
+    "environ",
+    "command",
+    "mount",
+    "try_mount",
+    "api",
+    "stored",
+    "run",
+    "eventually",
+    "errno_of",
+}
+_mounted = run_path(str(Path(__file__).parent.parent / "mounted" / "conftest.py"))
+globals().update({name: _mounted[name] for name in _SHARED})
 
 SHORT = {"op_timeout": 3, "timeout": 2, "transfer_timeout": 2}
 LONG = 20  # seconds after which a call with SHORT limits is not answered any more
@@ -74,3 +76,24 @@ def together() -> Callable[[dict[str, Callable[[], object]]], dict[str, str | No
 @pytest.fixture
 def id_of() -> Callable[[Path], str]:
     return lambda box: os.getxattr(box, "user.containerfs.id").decode()
+
+
+@pytest.fixture
+def write() -> Callable[[Path, bytes], None]:
+    def write(path: Path, data: bytes) -> None:
+        with path.open("wb", buffering=0) as file:
+            file.write(data)
+
+    return write
+
+
+@pytest.fixture
+def sync() -> Callable[[Path], None]:
+    def sync(directory: Path) -> None:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    return sync

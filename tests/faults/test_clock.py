@@ -47,14 +47,8 @@ def clock(environ, tmp_path):
     return Clock(tmp_path / "time")
 
 
-def write(path, data):
-    """Write and close; the error of either is the call's."""
-    with path.open("wb", buffering=0) as file:
-        file.write(data)
-
-
 def test_a_clock_that_steps_under_a_mount_changes_nothing_but_times(
-    server, clock, mount, stored, id_of, eventually
+    server, clock, mount, stored, id_of, eventually, write
 ):
     mounted = mount(ttl=0.2)
     box = mounted / "box"
@@ -89,7 +83,7 @@ def test_a_clock_that_steps_under_a_mount_changes_nothing_but_times(
     ],
 )
 def test_a_clock_that_was_set_between_two_mounts_loses_nothing(
-    server, clock, mount, stored, id_of, eventually, errno_of, steps
+    server, clock, mount, stored, id_of, eventually, errno_of, steps, write
 ):
     before, after = steps
     clock.step(before)
@@ -117,7 +111,9 @@ def test_a_clock_that_was_set_between_two_mounts_loses_nothing(
     assert stored(id) == expected | {"sent": b"again"}
 
 
-def test_a_date_to_come_back_at_holds_though_the_clocks_differ(server, clock, mount, id_of, stored):
+def test_a_date_to_come_back_at_holds_though_the_clocks_differ(
+    server, clock, mount, id_of, stored, write
+):
     mounted = mount()
     box = mounted / "box"
     box.mkdir()
@@ -145,7 +141,7 @@ CREATED = {"zero": 0, "one": 1, "year 2106": 2**32, "far": 2**40}
 
 @pytest.mark.parametrize("created", CREATED.values(), ids=CREATED)
 def test_a_server_whose_clock_is_wrong_is_used_like_any_other(
-    server, mount, stored, id_of, eventually, created
+    server, mount, stored, id_of, eventually, created, write
 ):
     """Its files come from whatever time: what is written here replaces them all the same."""
     id = server.new_container("box")

@@ -9,21 +9,6 @@ ACCEPTED = {"full": False, "max_file_size": None}
 CONTENT = b"longer than ten bytes"
 
 
-def write(path, data):
-    """Write and close; the error of either is the call's."""
-    with path.open("wb", buffering=0) as file:
-        file.write(data)
-
-
-def sync(directory):
-    """Return when the server has all of it."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def reason(path):
     """Why the file is not on the server, or None."""
     name = "user.containerfs.error"
@@ -38,7 +23,7 @@ def mounted(mount):
 
 
 @pytest.fixture
-def box(mounted):
+def box(mounted, write):
     path = mounted / "box"
     path.mkdir()
     write(path / "old", b"old")
@@ -53,7 +38,7 @@ def check_kept(box, status):
 
 @pytest.mark.parametrize(("behaviour", "errno"), REFUSALS.values(), ids=REFUSALS)
 def test_what_a_server_does_not_take_is_kept_with_the_reason(
-    server, mounted, box, stored, id_of, errno_of, behaviour, errno
+    server, mounted, box, stored, id_of, errno_of, behaviour, errno, write, sync
 ):
     id = id_of(box)
     status = "507" if "full" in behaviour else "413"
@@ -73,7 +58,7 @@ def test_what_a_server_does_not_take_is_kept_with_the_reason(
 
 
 def test_what_a_full_server_did_not_take_is_sent_once_there_is_room(
-    server, box, stored, id_of, errno_of, eventually
+    server, box, stored, id_of, errno_of, eventually, write
 ):
     id = id_of(box)
     server.set_behaviours(full=True)
@@ -86,7 +71,7 @@ def test_what_a_full_server_did_not_take_is_sent_once_there_is_room(
 
 
 def test_a_full_server_still_takes_what_is_removed_and_gives_what_it_has(
-    server, box, stored, id_of, errno_of
+    server, box, stored, id_of, errno_of, write
 ):
     write(box / "other", b"other")
     server.set_behaviours(full=True)
@@ -100,7 +85,7 @@ def test_a_full_server_still_takes_what_is_removed_and_gives_what_it_has(
 
 
 def test_under_write_back_the_next_fsync_tells_that_the_server_is_full(
-    server, mount, stored, id_of, errno_of, eventually
+    server, mount, stored, id_of, errno_of, eventually, write, sync
 ):
     mounted = mount(write_back=0.1)
     mounted.expect("not on the server")

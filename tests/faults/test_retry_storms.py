@@ -11,21 +11,6 @@ SLACK = 1  # seconds after a refusal in which what was on its way may still arri
 PLACES = 64  # requests that can be under way at one time: as many may hear the same refusal
 
 
-def write(path, data):
-    """Write and close; the error of either is the call's."""
-    with path.open("wb", buffering=0) as file:
-        file.write(data)
-
-
-def sync(directory):
-    """Return when the server has all of it."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def rounds(requests, *, silence):
     """The requests, grouped by the silences of so many seconds between them."""
     found = []
@@ -66,7 +51,7 @@ def box(mounted):
 
 
 def test_a_server_that_refuses_for_a_while_is_asked_once_in_each_round(
-    server, box, stored, id_of, together, eventually
+    server, box, stored, id_of, together, eventually, write
 ):
     id = id_of(box)
     contents = {f"file{number}": b"%d" % number for number in range(40)}
@@ -95,7 +80,9 @@ def test_a_server_that_refuses_for_a_while_is_asked_once_in_each_round(
     assert max(map(len, turns)) <= PLACES
 
 
-def test_a_refusal_without_a_time_is_backed_off_from(server, box, stored, id_of, together):
+def test_a_refusal_without_a_time_is_backed_off_from(
+    server, box, stored, id_of, together, write, sync
+):
     id = id_of(box)
     contents = {f"file{number}": b"%d" % number for number in range(40)}
     server.forget_requests()
@@ -115,7 +102,7 @@ def test_a_refusal_without_a_time_is_backed_off_from(server, box, stored, id_of,
 
 
 def test_what_is_refused_until_the_deadline_is_sent_afterwards(
-    server, mount, stored, id_of, errno_of, eventually
+    server, mount, stored, id_of, errno_of, eventually, write
 ):
     mounted = mount(timeout=1)
     mounted.expect("not on the server", "stale listing")

@@ -12,21 +12,6 @@ NOT_SENT = ("not on the server", "is kept here", "not everything", "stale listin
 NOT_SENT += ("deleted later", "kept for later", "rename")
 
 
-def write(path, data):
-    """Write and close; the error of either is the call's."""
-    with path.open("wb", buffering=0) as file:
-        file.write(data)
-
-
-def sync(directory):
-    """Return when the server has all of it."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 class Under:
     """Calls made at the same time; `.answers` has the errno or None of each that is over."""
 
@@ -75,7 +60,7 @@ def box(mounted):
 @pytest.mark.parametrize("with_mount", [False, True], ids=["alone", "with the mount"])
 @pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
 def test_a_server_killed_in_an_upload_has_each_file_once_afterwards(
-    server, mounted, box, stored, id_of, errno_of, eventually, point, with_mount
+    server, mounted, box, stored, id_of, errno_of, eventually, point, with_mount, write, sync
 ):
     id = id_of(box)
     write(box / "kept", b"kept")
@@ -100,7 +85,7 @@ def test_a_server_killed_in_an_upload_has_each_file_once_afterwards(
 
 
 def test_a_server_killed_in_the_middle_of_a_large_body_has_the_file_once_afterwards(
-    server, box, stored, id_of, errno_of, eventually
+    server, box, stored, id_of, errno_of, eventually, write, sync
 ):
     data = random.Random(1).randbytes(64 << 20)
     under = Under(errno_of, file=lambda: write(box / "file", data))
@@ -124,7 +109,7 @@ def sizes(directory):
 
 
 def test_what_a_dead_server_did_not_take_is_kept_and_sent_when_it_lives(
-    server, box, stored, id_of, errno_of, eventually
+    server, box, stored, id_of, errno_of, eventually, write
 ):
     id = id_of(box)
     write(box / "old", b"old")
@@ -144,7 +129,7 @@ def test_what_a_dead_server_did_not_take_is_kept_and_sent_when_it_lives(
 
 
 def test_a_server_killed_again_and_again_loses_and_doubles_nothing(
-    server, mounted, box, stored, id_of, errno_of
+    server, mounted, box, stored, id_of, errno_of, write, sync
 ):
     """Four write versions of their file after each other while the server comes and goes."""
     id = id_of(box)
@@ -179,7 +164,7 @@ def test_a_server_killed_again_and_again_loses_and_doubles_nothing(
 
 @pytest.mark.parametrize("with_mount", [False, True], ids=["alone", "with the mount"])
 def test_a_server_killed_under_write_back_gets_everything_later(
-    server, mount, stored, id_of, eventually, with_mount
+    server, mount, stored, id_of, eventually, with_mount, write, sync
 ):
     mounted = mount(write_back=0.2, ttl=0.1)
     mounted.expect(*NOT_SENT)

@@ -20,24 +20,9 @@ SOME = [
 FAILURES = ("not on the server", "is kept here", "not everything", "stale listing", "deleted later")
 
 
-def write(path, data):
-    """Write and close; the error of either is the call's."""
-    with path.open("wb", buffering=0) as file:
-        file.write(data)
-
-
 def append(path, data):
     with path.open("ab", buffering=0) as file:
         file.write(data)
-
-
-def sync(directory):
-    """Return when the server has all of it."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @pytest.fixture
@@ -95,7 +80,7 @@ def agree(mounts, stored, id, eventually):
     return agree
 
 
-def test_two_who_write_one_file_at_once_leave_one_whole_version(mounts, id, agree, at_once):
+def test_two_who_write_one_file_at_once_leave_one_whole_version(mounts, id, agree, at_once, write):
     one, two = (each / "box" / "file" for each in mounts)
     for number in range(5):
         contents = [b"%d" % number * 200_000, b"%d!" % number * 90_000]
@@ -118,7 +103,7 @@ def test_two_who_open_the_same_version_and_close_after_each_other_keep_the_last(
 
 
 def test_a_conflict_is_told_with_both_ids_and_what_was_read_stays_in_the_cache(
-    server, mounts, id, agree
+    server, mounts, id, agree, write
 ):
     server.write(id, "/mnt/data/file", b"old")
     one, two = (each / "box" / "file" for each in mounts)
@@ -135,7 +120,7 @@ def test_a_conflict_is_told_with_both_ids_and_what_was_read_stays_in_the_cache(
     assert b"somebody else's version" in [path.read_bytes() for path in cached]
 
 
-def test_appends_of_two_at_once_never_mix(mounts, id, agree, at_once):
+def test_appends_of_two_at_once_never_mix(mounts, id, agree, at_once, write):
     """The last close wins with all that it had read: lines may be missing, none is torn."""
     one, two = (each / "box" / "log" for each in mounts)
     write(one, b"begin\n")
@@ -149,7 +134,7 @@ def test_appends_of_two_at_once_never_mix(mounts, id, agree, at_once):
         assert agree()["log"] in [before + b"".join(order) for order in orders]
 
 
-def test_one_removes_what_the_other_writes(mounts, id, agree, at_once):
+def test_one_removes_what_the_other_writes(mounts, id, agree, at_once, write):
     one, two = (each / "box" / "file" for each in mounts)
     for number in range(5):
         write(one, b"old")
@@ -161,7 +146,7 @@ def test_one_removes_what_the_other_writes(mounts, id, agree, at_once):
         assert agree() in ({}, {"file": content})
 
 
-def test_one_renames_what_the_other_writes(mounts, id, agree, at_once):
+def test_one_renames_what_the_other_writes(mounts, id, agree, at_once, write):
     one, two = (each / "box" / "file" for each in mounts)
     for number in range(5):
         write(one, b"old")
@@ -178,7 +163,9 @@ def test_one_renames_what_the_other_writes(mounts, id, agree, at_once):
         assert found_others == []
 
 
-def test_answers_lost_to_one_of_two_leave_no_second_object(server, mounts, id, agree, at_once):
+def test_answers_lost_to_one_of_two_leave_no_second_object(
+    server, mounts, id, agree, at_once, write
+):
     server.write(id, "/mnt/data/file", b"old")
     one, two = (each / "box" / "file" for each in mounts)
     for number in range(5):
@@ -194,7 +181,7 @@ def test_answers_lost_to_one_of_two_leave_no_second_object(server, mounts, id, a
     "seed", [1, *(pytest.param(seed, marks=pytest.mark.deep) for seed in range(2, 12))]
 )
 def test_two_who_write_while_requests_fail_agree_in_the_end(
-    server, mounts, id, agree, at_once, seed
+    server, mounts, id, agree, at_once, seed, write, sync
 ):
     for each in mounts:
         each.expect(*FAILURES)

@@ -79,7 +79,8 @@ from containerfs import mountpoint
 CLOCK = 5  # linux/time.h CLOCK_REALTIME_COARSE
 COMMAND = str(Path(sys.executable).with_name("containerfs"))
 PATIENCE = 60  # seconds that anything may take
-HUNG = 300  # seconds after which a mount is killed, so that no call hangs for ever
+HUNG = 300  # seconds of one test after which a mount is killed, so that no call hangs for ever
+HUNG_DEEP = 3600  # the same of a deep test
 _ENTRY = re.compile(r"\d{4}-\d\d-\d\d \S+ (DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
 _PREFIX = re.compile(r"(^|/)[0-9a-f]{32}-(?=[^/]+$)")
 
@@ -99,6 +100,8 @@ class Mount:
         self._channel: socket.socket | None = None
         self._log = directory / "log"
         self._options: dict[str, Any] = {}
+        self._patience = HUNG
+        self._watchdog = threading.Timer(HUNG, lambda: None)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -119,7 +122,7 @@ class Mount:
         self._options |= options
         self._listen()
         with self._log.open("ab") as log:
-            process = self._process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 [
                     *(COMMAND, "mount", *self._words),
                     *(
@@ -133,12 +136,22 @@ class Mount:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
-        self._watchdog = threading.Timer(HUNG, process.kill)
-        self._watchdog.daemon = True
-        self._watchdog.start()
+        self._feed()
         while (facts := self._facts()) is None:
             assert process.poll() is None, f"the mount failed: {self.log}"
         assert "READY=1" in facts
+
+    def watch(self, test: pytest.Item | pytest.Module) -> None:
+        """From now on it may run as long as *test* may."""
+        self._patience = HUNG_DEEP if test.get_closest_marker("deep") else HUNG
+        self._feed()
+
+    def _feed(self) -> None:
+        self._watchdog.cancel()
+        if self._process is not None:
+            self._watchdog = threading.Timer(self._patience, self._process.kill)
+            self._watchdog.daemon = True
+            self._watchdog.start()
 
     def _listen(self) -> None:
         """Be its systemd until it has ended."""
@@ -218,7 +231,7 @@ def _environ(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "run").mkdir(mode=0o700)
     (tmp_path / "home").mkdir()
     return {
-        "PATH": os.environ["PATH"],
+        **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
         "HOME": str(tmp_path / "home"),
         "XDG_RUNTIME_DIR": str(tmp_path / "run"),
         "LC_ALL": "C.UTF-8",
@@ -278,7 +291,8 @@ def fd() -> Iterator[Callable[..., int]]:
 
 
 @pytest.fixture
-def box(shared_mount: Mount) -> Path:
+def box(shared_mount: Mount, request: pytest.FixtureRequest) -> Path:
+    shared_mount.watch(request.node)  # it has served other tests
     path = shared_mount / secrets.token_hex(8)
     path.mkdir()
     return path
@@ -343,6 +357,7 @@ def _mounting(
         where = ["--uds", chosen.uds] if chosen.uds else ["--base-url", chosen.base_url]
         each = Mount(directory, words=[*where, f"--cache-dir={cache}"], env=env, cache=cache)
         mounts.append(each)
+        each.watch(request.node)
         each.start(options)
         return each
 

@@ -45,6 +45,23 @@ def test_a_scan_that_stops_has_fetched_no_more_than_a_window_ahead(full, server,
     assert len(contents(server)) <= 4 + 4 * FIRST_WINDOW
 
 
+def test_a_scan_in_the_order_of_a_listing_on_its_way_is_noticed(server, mount, eventually):
+    box_id = server.new_container("box")
+    files = [
+        {"path": f"/mnt/data/f{n:03}", "content_base64": "Y29udGVudA==", "created_at": 1_000 + n}
+        for n in range(COUNT)
+    ]
+    server.admin("POST", f"/admin/files/{box_id}", files)
+    # Longer than a listing that is shown as a whole.
+    server.set_faults({"kind": "latency", "operation": "list_files", "seconds": 0.1})
+    directory = mount(ttl=300) / "box"
+    names = [entry.name for entry in os.scandir(directory)]
+    assert sorted(names) != names
+    for name in names[:4]:
+        (directory / name).read_bytes()
+    eventually(lambda: len(contents(server)) > 8)
+
+
 @pytest.fixture
 def divided(server, mount):
     """Directories of one file or a few: `divided(few)`, the directory above them."""

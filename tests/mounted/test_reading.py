@@ -4,8 +4,11 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+
+from containerfs.cache.packs import cost
 
 
 def content_of(length, *, seed=b"x"):
@@ -18,7 +21,7 @@ def used(cache):
     size = 0
     for path in cache.rglob("content/*"):
         with suppress(FileNotFoundError):
-            size += os.stat(path).st_size
+            size += os.stat(path).st_blocks * 512
     return size
 
 
@@ -146,7 +149,7 @@ def test_a_wrong_length_is_an_error(server, mount, errno_of, eventually, content
         for _ in range(2):
             assert errno_of(file.read_bytes) == "EIO", WRONG[number]
     assert (mounted / "box" / "right").read_bytes() == data
-    eventually(lambda: used(mounted.cache) == len(data))
+    eventually(lambda: used(mounted.cache) == cost(len(data)))
 
 
 def test_an_error_sent_as_a_file_is_never_content(server, mount, errno_of):
@@ -181,3 +184,10 @@ def test_a_large_file_comes_by_parts_and_no_byte_twice(server, mount, run):
     asked = server.requests("content")
     assert sum(request["bytes_out"] for request in asked) == len(data)
     assert {request["status"] for request in asked} == {206}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may tell the kernel")
+def test_the_kernel_reads_a_mebibyte_ahead(box):
+    device = os.stat(box).st_dev
+    bdi = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}")
+    assert (bdi / "read_ahead_kb").read_text() == "1024\n"

@@ -178,7 +178,7 @@ class Mount:
         for made in (self.path, self.home, directory / "run"):
             made.mkdir(mode=0o700)
         environ = {
-            "PATH": os.environ["PATH"],
+            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
             "HOME": str(self.home),
             "TMPDIR": str(self.home),
             "XDG_RUNTIME_DIR": str(directory / "run"),
