@@ -85,13 +85,18 @@ def placing(
     """`place_files` with places for a pause."""
     placed: Placed = defaultdict(list)
     prefixed: Placed = defaultdict(list)
+    others: list[RemoteFile] = []
+    moved: dict[str, str] = {}
     for piece in pieces(files):
         yield
         if raw_names:
             for file in piece:
                 placed[own_path(file)].append(file)
         else:
-            _sort_out(piece, kept, placed, prefixed)
+            others += _placed_as_before(piece, kept, placed, moved)
+    for piece in pieces(others):
+        yield
+        _sort_out(piece, moved, placed, prefixed)
     for paths in pieces(prefixed):
         yield
         for path in paths:
@@ -107,15 +112,38 @@ def placing(
     return _beside_directories(_sorted(placed), set(directories))
 
 
+def _placed_as_before(
+    files: list[RemoteFile], kept: Mapping[str, str], placed: Placed, moved: dict[str, str]
+) -> list[RemoteFile]:
+    """Put those that have a path already into *placed*; returns the others.
+
+    Args:
+        moved: Told the paths of what was moved off its own: its older versions go there, too.
+    """
+    if not kept:
+        return files
+    others = []
+    for file in files:
+        path = kept.get(file.id)
+        if path is None:
+            others.append(file)
+            continue
+        placed[path].append(file)
+        if path not in (own := own_path(file), short_path(file)):
+            moved[own] = path
+    return others
+
+
 def _sort_out(
-    files: Iterable[RemoteFile], kept: Mapping[str, str], placed: Placed, prefixed: Placed
+    files: Iterable[RemoteFile], moved: Mapping[str, str], placed: Placed, prefixed: Placed
 ) -> None:
     """Those whose path is certain into *placed*, those with a prefix by what follows it."""
     for file in files:
-        path = kept.get(file.id)
-        short = short_path(file) if path is None else None
+        short = short_path(file)
         target = placed if short is None else prefixed
-        path = short or path or own_path(file)
+        path = short or own_path(file)
+        if short is None:
+            path = moved.get(path, path)
         found = target.get(path)
         if found is None:
             target[path] = [file]  # a list that was appended to has room for more

@@ -117,7 +117,7 @@ def test_a_conflict_is_told_with_both_ids_and_what_was_read_stays_in_the_cache(
     (winner,) = server.files(id)
     assert re.search(f"{winner['id']} wins over {other['id']}", mounts[0].log)
     cached = mounts[1].cache.glob("*/content/*")
-    assert b"somebody else's version" in [path.read_bytes() for path in cached]
+    assert b"somebody else's version" in b"".join(path.read_bytes() for path in cached)
 
 
 def test_appends_of_two_at_once_never_mix(mounts, id, agree, at_once, write):

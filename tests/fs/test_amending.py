@@ -1,7 +1,7 @@
 """A listing that is nearly the last one: the tree shows what it would if all were placed anew."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from containerfs.api.types import Container, RemoteFile
@@ -105,7 +105,15 @@ FILES = st.dictionaries(
 )
 
 
+ASIDE = {
+    "cfile_00000000": ("", "b", 2, "assistant"),
+    "cfile_00000001": ("", "b", 1, "user"),
+    "cfile_00000002": (A, "d/a", 1, "assistant"),
+}
+
+
 @settings(max_examples=200, deadline=None)
+@example([{"cfile_00000002": (A, "b", 1, "user")}, ASIDE, ASIDE])  # one with an older version
 @given(st.lists(FILES, min_size=2, max_size=5))
 def test_the_same_is_shown_as_if_all_were_placed_anew(tmp_path_factory, listings):
     directory = tmp_path_factory.mktemp("machine")
