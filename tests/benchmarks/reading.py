@@ -11,7 +11,8 @@ from pathlib import Path
 
 from boxes import Box
 from entrants import Entrant, curl, entered
-from measure import Meter, Watch
+from measure import Meter, Role, Watch
+from pages import PAGE
 from processes import call
 from stage import Contestant, Place, Stage
 
@@ -19,7 +20,7 @@ _FULL = ("--vfs-cache-mode", "full")
 _CHECKERS = ("--checkers", "64")  # requests for the sizes of files that are under way at once
 _BOTH = {"off": _CHECKERS, "full": (*_FULL, *_CHECKERS)}
 _BLOCK = 4096
-_MOST_WAITS = 6  # the first as long as a listing should live, the others half as long
+_MOST_WAITS = 8  # the first as long as a listing should live, the others half as long
 _NOTHING = "no line of text has these words"
 
 
@@ -83,6 +84,7 @@ def listed(stage: Stage) -> list[Entrant]:
     box = Box(name="listed", count=stage.sizes.listed_files, size=stage.sizes.listed)
     peers = {"off": _CHECKERS}
     life = stage.sizes.listing_life
+    pages: dict[Role, int] = {"ours": -(-box.count // PAGE)}  # the peer asks for one index
     brief = {"off": (*_CHECKERS, "--dir-cache-time", f"{life}s")}
     contestants = zip(
         stage.readers(box, peers=peers),
@@ -90,7 +92,9 @@ def listed(stage: Stage) -> list[Entrant]:
         strict=True,
     )
     entrants = [
-        Entrant(name=usual.name, role=usual.role, play=partial(_listed, usual, forgetful, life))
+        Entrant(
+            name=usual.name, role=usual.role, play=partial(_listed, usual, forgetful, life, pages)
+        )
         for usual, forgetful in contestants
     ]
     return [*entrants, _fetching(stage, stage.reads.listings(box), "cold ls -l")]
@@ -170,7 +174,9 @@ def _read_one(count: int, contestant: Contestant, meter: Meter) -> None:
         meter.add("cold cat *", watch.read(), amount=count)
 
 
-def _listed(usual: Contestant, forgetful: Contestant, life: float, meter: Meter) -> None:
+def _listed(
+    usual: Contestant, forgetful: Contestant, life: float, pages: dict[Role, int], meter: Meter
+) -> None:
     with usual.open() as place:
         for state in ("cold", "warm"):
             watch = Watch(place.watched)
@@ -183,17 +189,17 @@ def _listed(usual: Contestant, forgetful: Contestant, life: float, meter: Meter)
         meter.add("first name", watch.read())
     with forgetful.open() as place:
         call(["ls", "-l", place.path])
-        _list_when_stale(place, life, meter)
+        _list_when_stale(place, life, pages.get(usual.role, 1), meter)
 
 
-def _list_when_stale(place: Place, life: float, meter: Meter) -> None:
-    """Wait until listing costs a request again: how long a listing lives is not ours to say."""
+def _list_when_stale(place: Place, life: float, pages: int, meter: Meter) -> None:
+    """Wait until all of it is asked for again: how long a listing lives is not ours to say."""
     for attempt in range(_MOST_WAITS):
         time.sleep((life / 2 if attempt else life + 1) if place.watched.requests else 0)
         watch = Watch(place.watched)
         call(["ls", "-l", place.path])
         reading = watch.read()
-        if reading.requests != 0:
+        if reading.requests is None or reading.requests >= pages:
             break
     meter.add("ls -l after the TTL", reading)
 
