@@ -89,6 +89,7 @@ class Mount:
             namespace=shown.namespace,
             reading=opened.reading,
             spooling=opened.spooling,
+            keeping=sends.keeping,
             metadata=storage.metadata,
             store=storage.store,
             uploader=storage.uploader,

@@ -130,8 +130,8 @@ async def _keep_running(
         begun = trio.current_time()
         try:
             await _run(command)
-        except MountError as error:
-            log.error("%s", error)
+        except (MountError, OSError) as error:
+            log.error("the embedded server does not start: %s", error)
 
 
 async def _run(

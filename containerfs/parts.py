@@ -61,7 +61,7 @@ class Storage:
         connection = state.connection
         self.journal = Journal(connection, on_rollback=self.state.on_rollback)
         self.intents = Intents(connection, on_rollback=self.state.on_rollback)
-        self.spools = SpoolDirectory(directory / "spool")
+        self.spools = SpoolDirectory(directory / "spool", sync=state.sync)
         boot = Boot(state)
         if boot.is_new:
             for name, content in self.journal.kept:

@@ -69,6 +69,8 @@ class SmallContents:
         await limiter.enter(is_transfer=True)
         response = None
         try:
+            if limiter.pause:  # it has come while this one waited for its place
+                return None
             begun = trio.current_time()
             with trio.move_on_after(self._timeout / 2):
                 head, stream, extensions = await self._transport.ask(self._exchange.head(call))

@@ -1,5 +1,6 @@
 """One content of the cache directory, in use."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -109,9 +110,17 @@ class PackedContent(Content):
     @property
     def fd(self) -> int:
         if self._fd < 0:
+            data = self.read(0, self._place)
             with local_disk("reading the cache"):
-                self._fd = os.memfd_create("content", os.MFD_CLOEXEC)
-                os.pwrite(self._fd, self.read(0, self._place), 0)
+                if len(data) != self._place:
+                    raise OSError(errno.EIO, "a packed content is cut short")
+                fd = os.memfd_create("content", os.MFD_CLOEXEC)
+                try:
+                    os.pwrite(fd, data, 0)
+                except BaseException:
+                    os.close(fd)
+                    raise
+                self._fd = fd
         return self._fd
 
     @property

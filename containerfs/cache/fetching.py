@@ -24,7 +24,7 @@ from containerfs.errors import NoSpace, ServerFault, TooLarge
 
 log = logging.getLogger(__name__)
 
-SMALL = 256 << 10  # bytes that are fetched the short way, which shows nothing before all is there
+SMALL = 64 << 10  # bytes that are fetched the short way, which shows nothing before all is there
 UNDECLARED_HOLD = 1 << 20  # bytes held back while no length was declared: an error text is shorter
 
 

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 BLOCK = 4096  # bytes: what a disk gives out at a time
 SPAN = 1 << 32  # bytes; addresses count through all packs, each of which has so many
 LARGEST = 64 << 10  # bytes of a content that is packed
+MOST_OPEN = 64  # packs
 SUFFIX = ".pack"
 _OLD = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -41,7 +42,7 @@ class Packs:
 
     def __init__(self, directory: Path) -> None:
         self._prefix = f"{directory}/"
-        self._open: dict[int, int] = {}  # descriptors by number, which are few
+        self._open: dict[int, int] = {}  # descriptors by number
         self._live: Counter[int] = Counter()  # bytes of disk in use, by number
         self._holds: Counter[int] = Counter()  # by address, where there is more than one
         self._end: int | None = None  # the next address; none in a pack of ours yet
@@ -170,7 +171,11 @@ class Packs:
     def _fd(self, number: int) -> int:
         fd = self._open.get(number)
         if fd is None:
-            fd = self._open[number] = os.open(f"{self._prefix}{number}{SUFFIX}", _OLD)
+            fd = os.open(f"{self._prefix}{number}{SUFFIX}", _OLD)
+            if len(self._open) >= MOST_OPEN:
+                first = next(each for each in self._open if each != self._newest)
+                os.close(self._open.pop(first))
+            self._open[number] = fd
         return fd
 
     def _punch(self, number: int, start: int, size: int) -> None:

@@ -78,7 +78,7 @@ class Room:
         if self.open.get(content.name) is content:
             del self.open[content.name]
             if not content.complete and content.address is None:
-                (self._directory / content.file).unlink(missing_ok=True)
+                self._unlink(content.file)
         self.evict()
 
     def park(self, parked: Parked) -> None:
@@ -147,7 +147,10 @@ class Room:
         if address is not None and size is not None:
             self._packs.let_go(address, size)
             return
+        self._unlink(name)
+
+    def _unlink(self, file: str) -> None:
         try:
-            (self._directory / name).unlink(missing_ok=True)
+            (self._directory / file).unlink(missing_ok=True)
         except OSError as exc:
-            log.warning("can't remove cache file %s: %s", name, exc)
+            log.warning("can't remove cache file %s: %s", file, exc)

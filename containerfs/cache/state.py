@@ -6,6 +6,7 @@ own tables in the same file: they are handed the connection.
 """
 
 import json
+import logging
 import os
 import sqlite3
 import zlib
@@ -19,6 +20,8 @@ import trio
 
 from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.database import Log, connected
+
+log = logging.getLogger(__name__)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS containers(
@@ -94,7 +97,10 @@ class State:
             raise
         committed, self._committed = self._committed, []
         for action in committed:
-            action()
+            try:
+                action()
+            except Exception:  # what was committed stays so, and the others have their turn
+                log.exception("after a commit")
 
     def _roll_back(self) -> None:
         if self.connection.in_transaction:  # a full disk may have ended it already

@@ -66,5 +66,6 @@ class _NoVersions(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        del sys.modules[_METADATA]
+        if sys.modules.get(_METADATA) is self:
+            del sys.modules[_METADATA]
         return getattr(import_module(_METADATA), name)

@@ -35,6 +35,15 @@ class Departures:
         elif self._rest is not None and self._workers < MOST and at < self._rest.deadline:
             self._rest.deadline = at
 
+    def aside(self, call: Callable[[], Awaitable[None]], *, after: float) -> None:
+        """Call *call* in *after* seconds, whatever else is due."""
+
+        async def later() -> None:
+            await trio.sleep(after)
+            await call()
+
+        self._nursery.start_soon(later)
+
     async def _watch(self) -> None:
         """Have a worker for what is due, for as long as anything will be."""
         try:

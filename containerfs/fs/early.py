@@ -10,6 +10,7 @@ from containerfs.cache.listing import Arrival
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.fs.certainty import Certainty
+from containerfs.fs.layout import newest_first
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 from containerfs.fs.objects import Objects
 from containerfs.fs.places import Places
@@ -79,7 +80,7 @@ class Early:
 
     def _show(self) -> None:
         """Put what came since the last time into the tree."""
-        for file in self.arrival.entries[self._seen :]:
+        for file in newest_first(list(self.arrival.entries[self._seen :])):
             name = self._certainty.name(file)
             if name is not None and self._metadata.is_untouched(self.container.remote.id, file.id):
                 self._place(name, file)

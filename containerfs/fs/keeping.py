@@ -73,6 +73,13 @@ class Keeping:
         if self._journal.changes != self._synced:
             await self.sync()
 
+    async def try_to_settle(self) -> None:
+        """`settle`, for who has to go on in any case."""
+        try:
+            await self.settle()
+        except FileSystemError as exc:
+            log.warning("what was sent may be sent again after a power cut: %s", exc)
+
     async def sync(self) -> None:
         """Return once all that was recorded so far survives a power cut.
 

@@ -104,11 +104,18 @@ class Namespace:
         Raises:
             NotFound: It was, and is not what has that name in the end.
         """
-        early = early_of(node)
-        if early is not None:
+        container = node.container
+        if not isinstance(node, File) or node.spool is not None or container is None:
+            return
+        early = container.early
+        if early is None or container.listing is not None:
+            return
+        if early.is_over:
+            await self._refresh_files(container, fresh=False)
+        else:
             await self.end_reading(early)
-            if node.parent is None:
-                raise NotFound(f"{node.name!r} is gone")
+        if node.parent is None:
+            raise NotFound(f"{node.name!r} is gone")
 
     async def begin_reading(self, directory: Directory) -> Early | None:
         """Have the entries of *directory* ready, as `refresh` does, or the first of many.

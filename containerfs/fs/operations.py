@@ -351,15 +351,19 @@ class Operations(pyfuse3.Operations):
                     node.nlookup += 1
 
     async def _rewind(self, handle: DirectoryHandle) -> None:
-        directory = handle.directory
-        if handle.early is not None and handle.early.is_over:
+        directory, early = handle.directory, handle.early
+        is_believed = trio.current_time() <= handle.believed_until
+        handle.believed_until = 0.0
+        if early is not None and early.is_over:
             handle.early = None
+            if is_believed:  # it has ended since, one way or the other
+                await self._namespace.end_reading(early)
+                is_believed = early.container.listing is not None
         is_shown = directory.parent is not None or directory is self._tree.root
-        if handle.early is None and is_shown and trio.current_time() > handle.believed_until:
+        if handle.early is None and is_shown and not is_believed:
             handle.early = await self._namespace.begin_reading(directory)
             handle.given_up = trio.current_time() + self.op_timeout
         handle.rewind()
-        handle.believed_until = 0.0
 
     async def _has_name(self, handle: DirectoryHandle, position: int) -> bool:
         """Whether there is a name at this place, or further on; it may have to come yet."""

@@ -154,6 +154,8 @@ class Prefetch:
             await self._downloads.fetch(remote)
         except FileSystemError as exc:
             log.debug("%s was not fetched ahead: %s", remote.id, exc)
+        except Exception:  # a bug: whoever reads it is told, and the lane goes on
+            log.exception("fetching %s ahead failed", remote.id)
         finally:
             is_held_up = self._bytes >= BUDGET
             self._bytes -= size

@@ -16,6 +16,7 @@ from containerfs.errors import (
 )
 from containerfs.fs.attributes import now_ns
 from containerfs.fs.containers import Containers
+from containerfs.fs.keeping import Keeping
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.permissions import check_can_change
@@ -38,6 +39,7 @@ class Removing:
         namespace: Namespace,
         reading: Reading,
         spooling: Spooling,
+        keeping: Keeping,
         metadata: Metadata,
         store: ContentStore,
         uploader: Uploader,
@@ -52,6 +54,7 @@ class Removing:
         self._namespace = namespace
         self._reading = reading
         self._spooling = spooling
+        self._keeping = keeping
         self._metadata = metadata
         self._store = store
         self._uploader = uploader
@@ -114,6 +117,7 @@ class Removing:
             raise ReadOnly(f"container {container.remote.id} has expired")
         if isinstance(node, File):
             async with node.changing:
+                await self._keeping.try_to_settle()  # or it might be sent again after a power cut
                 await self._remove_remote(node, container)
                 self.forget_file(node)
         else:

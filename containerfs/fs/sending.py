@@ -253,14 +253,11 @@ class Sending:
         """Settle what was sent for nobody who waits, with what else is sent meanwhile."""
         if not self._is_settling:
             self._is_settling = True
-            self._departures.add(self._settle, after=SETTLED_AFTER)
+            self._departures.aside(self._settle, after=SETTLED_AFTER)
 
     async def _settle(self) -> None:
         self._is_settling = False
-        try:
-            await self._keeping.settle()
-        except FileSystemError as exc:
-            log.warning("what was sent may be sent again after a power cut: %s", exc)
+        await self._keeping.try_to_settle()
 
     async def send_below(self, directory: Directory) -> None:
         """Send every dirty file below *directory*, many at once; then what is kept here only, such

@@ -4,17 +4,25 @@ To make a file takes a disk longer than to write a small one, and many times as 
 removed shortly before (ext4 looks for an inode that was not freed in the last minute). So the file
 of a spool that is not needed any more becomes the next one, and while many are being made a thread
 makes some ahead.
+
+A power cut may bring back the journal's record of the old spool: its file is used again only once
+that can't happen any more.
 """
 
+import logging
 import os
 import secrets
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import trio
 
-from containerfs.errors import from_os_error
+from containerfs.errors import FileSystemError, from_os_error
+
+log = logging.getLogger(__name__)
 
 MOST = 64  # spares that are kept
 AHEAD = 32  # files that are made at once, ahead
@@ -25,9 +33,14 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class Spares:
     """The empty files of one directory that no spool uses, and how more are made."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, sync: Callable[[], Awaitable[None]]) -> None:
+        """Args:
+        sync: Has all that was recorded in the journal so far survive a power cut.
+        """
         self._directory = directory
+        self._sync = sync
         self._ready: deque[tuple[Path, int]] = deque()  # with their descriptors
+        self._given: deque[tuple[Path, int]] = deque()  # the same, before they are
         self._made_at = 0.0  # when a file was last needed that was not ready
         self._are_wanted = trio.Event()
         self._is_closed = False
@@ -56,21 +69,39 @@ class Spares:
         before, self._made_at = self._made_at, time.monotonic()
         return self._made_at - before < BURST
 
+    @property
+    def _is_in_burst(self) -> bool:
+        return time.monotonic() - self._made_at < BURST
+
     def _make(self) -> tuple[Path, int]:
         path = self._directory / secrets.token_hex(16)
         return path, os.open(path, _FLAGS, 0o600)
 
     def give(self, path: Path, fd: int) -> None:
         """Take over a file that no spool uses any more; it is emptied, or removed."""
+        if len(self._ready) + len(self._given) < MOST and not self._is_closed:
+            self._given.append((path, fd))
+            if len(self._given) >= AHEAD:
+                self._are_wanted.set()
+            return
+        _remove(path, fd)
+
+    async def _use_given(self) -> None:
+        """Have what was given so far ready for new spools."""
+        count = len(self._given)
         try:
-            if len(self._ready) < MOST and not self._is_closed:
+            await self._sync()
+        except FileSystemError as exc:
+            log.info("no spool can be used again: %s", exc)
+            return
+        for _ in range(min(count, len(self._given))):
+            path, fd = self._given.popleft()
+            try:
                 os.ftruncate(fd, 0)
+            except OSError:  # the disk: then it is no spare
+                _remove(path, fd)
+            else:
                 self._ready.append((path, fd))
-                return
-        except OSError:  # the disk: then it is no spare
-            pass
-        os.close(fd)
-        path.unlink(missing_ok=True)
 
     async def run(self) -> None:
         """Make files ahead while many are needed, until cancelled; then there are none."""
@@ -78,7 +109,9 @@ class Spares:
             while True:
                 await self._are_wanted.wait()
                 self._are_wanted = trio.Event()
-                if len(self._ready) < AHEAD:
+                if self._given:
+                    await self._use_given()
+                if len(self._ready) < AHEAD and self._is_in_burst:
                     await trio.to_thread.run_sync(self._make_some)
         finally:
             self.close()
@@ -93,7 +126,12 @@ class Spares:
     def close(self) -> None:
         """Remove all that are ready, and keep none from now on."""
         self._is_closed = True
-        while self._ready:
-            path, fd = self._ready.popleft()
-            os.close(fd)
-            path.unlink(missing_ok=True)
+        for files in (self._ready, self._given):
+            while files:
+                _remove(*files.popleft())
+
+
+def _remove(path: Path, fd: int) -> None:
+    os.close(fd)
+    with suppress(OSError):  # the next mount does
+        path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from containerfs.errors import from_os_error
@@ -11,12 +12,19 @@ from containerfs.upload.spares import Spares
 from containerfs.upload.spool import Spool
 
 
+async def nothing() -> None:
+    """Where no journal names the spools."""
+
+
 class SpoolDirectory:
     """Where spools are."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, sync: Callable[[], Awaitable[None]] = nothing) -> None:
+        """Args:
+        sync: Has all that was recorded in the journal so far survive a power cut.
+        """
         self._directory = directory
-        self._spares = Spares(directory)
+        self._spares = Spares(directory, sync=sync)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
@@ -44,7 +52,8 @@ class SpoolDirectory:
             else:
                 await copy_bytes_in_thread(fd, spool.fd, size)
         except BaseException as exc:
-            spool.discard()
+            spool.close()
+            spool.path.unlink(missing_ok=True)  # at once: the disk may be full
             if isinstance(exc, OSError):
                 raise from_os_error(exc, "copying to the spool") from exc
             raise

@@ -199,3 +199,25 @@ async def test_the_request_that_is_handed_over_is_the_first_answer(
         async with answer:
             pass
     assert len(raw.requests) == 1
+
+
+async def test_who_waited_for_a_place_sends_nothing_into_a_pause_either(raw: Any) -> None:
+    released = trio.Event()
+
+    async def slow(stream: trio.SocketStream) -> None:
+        await released.wait()
+        await stream.send_all(raw.plain(b"content"))
+
+    raw.answers = [slow] * 5 + [raw.json({}, 429, retry_after_ms="300")]
+    raw.default = raw.plain(b"content")
+    connection = Connection(base_url=raw.base_url, max_connections=8, timeout=5)
+    async with connect(connection) as client, trio.open_nursery() as nursery:
+        for _ in range(7):  # six places, and one that waits for its turn
+            nursery.start_soon(fetched, client)
+        while len(raw.requests) < 6:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        released.set()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert len(raw.requests) == 6
+    assert len(raw.requests) == 8

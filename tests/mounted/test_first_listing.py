@@ -404,3 +404,21 @@ def test_what_is_read_early_and_late_is_what_is_there(api, mount, seed):
         found += [entry.name for entry in entries]
     assert len(found) == len(set(found))
     assert sorted(found) == sorted(os.listdir(path))
+
+
+def test_a_listing_that_fails_before_it_is_read_is_an_error_too(api, box, errno_of, eventually):
+    pages = range(1, 100)
+    api.refuses = {(order, number) for order in ("desc", "asc") for number in pages[1:]}
+    path = box(timeout=1)
+    with os.scandir(path) as entries:  # opened while the first page is there and nothing else
+        api.let()
+        eventually(lambda: len(api.answered) >= 3)
+        assert errno_of(lambda: [entry.name for entry in entries]) is not None
+
+
+def test_a_listing_that_ends_before_it_is_read_is_whole(api, box, eventually):
+    path = box()
+    with os.scandir(path) as entries:
+        api.let()
+        eventually(lambda: len(api.answered) >= 5)
+        assert len([entry.name for entry in entries]) == 5 * PAGE

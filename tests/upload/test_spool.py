@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
@@ -319,12 +320,42 @@ def used(spools, size=1):
     return spool
 
 
-def test_the_file_of_a_small_spool_is_that_of_the_next_one_and_empty(spools):
-    spool = used(spools)
-    spool.discard()
-    again = spools.new()
-    assert (again.path, again.size, again.read(0, 10)) == (spool.path, 0, b"")
-    again.discard()
+async def given(spools):
+    """The paths of many small spools that are not needed any more."""
+    many = [used(spools) for _ in range(AHEAD)]
+    for spool in many:
+        spool.discard()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    return {spool.path for spool in many}
+
+
+def used_again(spools, paths):
+    """New spools whose files are some of these."""
+    found = [spools.new() for _ in range(3 * AHEAD)]
+    return [spool for spool in found if spool.path in paths]
+
+
+async def test_files_of_small_spools_are_those_of_later_ones_and_empty(spools, nursery):
+    nursery.start_soon(spools.run)
+    again = used_again(spools, await given(spools))
+    assert again
+    assert {(spool.size, spool.read(0, 10)) for spool in again} == {(0, b"")}
+    nursery.cancel_scope.cancel()
+
+
+async def test_no_file_is_used_again_before_the_journal_has_forgotten_it_for_good(
+    tmp_path, nursery
+):
+    synced = trio.Event()
+    spools = SpoolDirectory(tmp_path / "spool", sync=synced.wait)
+    nursery.start_soon(spools.run)
+    paths = await given(spools)
+    assert used_again(spools, paths) == []
+    assert all(path.read_bytes() == b"x" for path in paths), "as they were: it may come back"
+    synced.set()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert used_again(spools, paths)
+    nursery.cancel_scope.cancel()
 
 
 def test_a_large_spool_is_removed_as_it_may_still_be_copied(spools):
@@ -340,13 +371,13 @@ async def test_a_synced_spool_is_removed_as_the_journal_may_come_to_name_it_agai
     assert not spool.path.exists()
 
 
-def test_a_file_that_somebody_removed_is_not_used_again(spools):
-    spool = used(spools)
-    spool.discard()
-    spool.path.unlink()
-    again = spools.new()
-    assert again.path.exists()
-    again.discard()
+async def test_a_file_that_somebody_removed_is_not_used_again(spools, nursery):
+    nursery.start_soon(spools.run)
+    paths = await given(spools)
+    for path in paths:
+        path.unlink()
+    assert used_again(spools, paths) == []
+    nursery.cancel_scope.cancel()
 
 
 async def test_where_many_spools_are_made_their_files_are_made_ahead(tmp_path, spools, nursery):
