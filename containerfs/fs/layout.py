@@ -129,9 +129,16 @@ def _placed_as_before(
             others.append(file)
             continue
         placed[path].append(file)
-        if path not in (own := own_path(file), short_path(file)):
+        own = own_path(file)
+        if path in _aside(own, file.id):
             moved[own] = path
     return others
+
+
+def _aside(path: str, id: str) -> tuple[str, str]:
+    """What a file is called first that is moved off *path*."""
+    parent, slash, name = path.rpartition("/")
+    return parent + slash + names.tailed(name, id=id), parent + slash + names.escape_id(id)
 
 
 def _sort_out(
