@@ -4,7 +4,6 @@ A clean stop answers what is under way, unmounts, and sends what is still unsent
 mount point stays dead: an empty directory in its place would invite others to delete by it.
 """
 
-import gc
 import logging
 import resource
 import signal
@@ -157,7 +156,6 @@ async def _serve(
         operations.on_init = lambda: nursery.start_soon(begun)
         await nursery.start(_at_signal, pyfuse3.terminate)
         ready()  # not before: who is told may send a signal at once
-        gc.freeze()  # what is here now stays: looking through it for garbage would only take time
         pyfuse3.trio = Receiving(is_busy=lambda: client.is_busy)  # type: ignore[attr-defined]  # as its asyncio support does
         await pyfuse3.main(min_tasks=4, max_tasks=MOST_REQUESTS)
         nursery.cancel_scope.cancel()

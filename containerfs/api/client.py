@@ -226,7 +226,7 @@ class Client:
 
         The body's `offset`, `size` and `total` tell what came; see also `grants_ranges`.
         """
-        path = ("containers", container_id, "files", file_id, "content")
+        path = _content_path(container_id, file_id)
         part = Part(offset=offset, length=length)
         return ContentRequest(self._session, path, part=part, ranges=self._ranges)
 
@@ -242,13 +242,16 @@ class Client:
             Where it does not come at once, what `download_file` returns, to be opened before
             anything else is done.
         """
-        path = ("containers", container_id, "files", file_id, "content")
-        return await self._small.fetch(path, most=most)
+        return await self._small.fetch(_content_path(container_id, file_id), most=most)
 
     async def _delete(self, call: Call) -> None:
         answer = await self._session.send(call)
         if isinstance(answer.data, dict) and answer.data.get("deleted") is False:
             raise ServerFault(f"{call}: not deleted", request_id=answer.request_id)
+
+
+def _content_path(container_id: str, file_id: str) -> tuple[str, ...]:
+    return ("containers", container_id, "files", file_id, "content")
 
 
 def _paging(limit: int, order: Order, after: str | None) -> dict[str, str]:

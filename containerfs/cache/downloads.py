@@ -61,8 +61,7 @@ class Downloads:
 
     def is_running(self, file: RemoteFile) -> bool:
         """Whether this version is on its way."""
-        name = content_name(file)
-        return name in self._running or name in self._unkept
+        return self._is_begun(content_name(file))
 
     def join(self, file: RemoteFile, *, whole: bool = False) -> Download:
         """The download of this version, begun if need be; the caller leaves it again.
@@ -89,7 +88,7 @@ class Downloads:
             FileSystemError: It can't be had.
         """
         name = content_name(file)
-        if name in self._running or name in self._unkept or self._store.has(name):
+        if self._is_begun(name) or self._store.has(name):
             return
         download = self._prepare(file, name, whole=False)
         download.readers += 1
@@ -148,6 +147,9 @@ class Downloads:
             self.leave(download)
 
     # Beginning and ending.
+
+    def _is_begun(self, name: str) -> bool:
+        return name in self._running or name in self._unkept
 
     def _find(self, file: RemoteFile, *, whole: bool) -> Download | None:
         name = content_name(file)

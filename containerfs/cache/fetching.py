@@ -68,10 +68,7 @@ class Fetching:
         if not isinstance(data, bytes):
             return data
         self._take(download, data, 0)
-        if len(data) != file.size:
-            raise ServerFault(
-                f"file {file.id}: {len(data)} bytes came, {file.size} were told", retriable=False
-            )
+        check_length(download, size=len(data))
         if download.content is not None:
             self.finish(download, len(data))
         return None
@@ -108,7 +105,7 @@ class Fetching:
                 _let_read(download, position)
         if is_doubtful:
             check_is_content(download, body, size=position)
-        check_length(download, body, size=position)
+        check_length(download, size=position, request_id=body.request_id)
         self.finish(download, position)
 
     def finish(self, download: Download, size: int) -> None:

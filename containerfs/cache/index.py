@@ -48,16 +48,16 @@ class ContentIndex:
         if after_power_cut:
             connection.execute("DELETE FROM content WHERE name IN (SELECT name FROM unsynced)")
             connection.execute("DELETE FROM unsynced")
-        self._sizes: OrderedDict[str, int] = OrderedDict(
-            connection.execute("SELECT name, size FROM content ORDER BY used")
-        )
-        self._addresses: dict[str, int] = dict(
-            connection.execute("SELECT name, address FROM content WHERE address IS NOT NULL")
-        )
-        ((self._used,),) = connection.execute("SELECT ifnull(max(used), 0) FROM content")
-        self._unproven: dict[str, int] = dict(
-            connection.execute("SELECT name, crc FROM content WHERE address IS NOT NULL")
-        )
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._addresses: dict[str, int] = {}
+        self._unproven: dict[str, int] = {}  # checksums
+        self._used = 0
+        for name, size, self._used, address, crc in connection.execute(
+            "SELECT name, size, used, address, crc FROM content ORDER BY used"
+        ):
+            self._sizes[name] = size
+            if address is not None:
+                self._addresses[name], self._unproven[name] = address, crc
         # When they were used, and their checksums; the database has none of them.
         self._unwritten: dict[str, tuple[int, int | None]] = {}
         self._new: set[str] = set()  # since the unsynced ones were asked for

@@ -47,8 +47,8 @@ def check_version(download: Download, body: Body) -> None:
         )
 
 
-def check_length(download: Download, body: Body, *, size: int) -> None:
-    """Refuse a body of another length than was told, or than an earlier stream has written.
+def check_length(download: Download, *, size: int, request_id: str | None = None) -> None:
+    """Refuse content of another length than was told, or than an earlier stream has written.
 
     Raises:
         ServerFault: It is one.
@@ -59,7 +59,7 @@ def check_length(download: Download, body: Body, *, size: int) -> None:
     if is_mixed or (told is not None and size != told):
         raise ServerFault(
             f"file {download.file.id}: {size} bytes came, {told} were told",
-            request_id=body.request_id,
+            request_id=request_id,
             retriable=False,
         )
 

@@ -1,5 +1,8 @@
 """What tests of the caches share.
 
+`directory`, `connection`
+    Where a content store's files are to be, and an open database for its index.
+
 `state`
     An open state database in a directory of its own.
 
@@ -13,6 +16,7 @@
     The id of a new container there.
 """
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,18 @@ import pytest
 from containerfs.api.client import Client, connect
 from containerfs.api.connection import Connection
 from containerfs.cache.state import State, open_state
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "content"
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(tmp_path / "index.sqlite", isolation_level=None)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The content store: complete content on disk, the least recently used out first."""
 
 import os
-import sqlite3
-from pathlib import Path
 
 import pytest
 import trio
@@ -22,18 +20,6 @@ def version(
     return RemoteFile(
         id=id, container_id=container_id, path=id, size=size, created=created, source="user"
     )
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "content"
-
-
-@pytest.fixture
-def connection(tmp_path: Path):
-    connection = sqlite3.connect(tmp_path / "index.sqlite", isolation_level=None)
-    yield connection
-    connection.close()
 
 
 @pytest.fixture(params=[0, LARGEST], ids=["files", "packs"])

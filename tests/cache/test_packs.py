@@ -24,18 +24,6 @@ def version(id: str, *, size: int | None = 10) -> RemoteFile:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "content"
-
-
-@pytest.fixture
-def connection(tmp_path: Path):
-    connection = sqlite3.connect(tmp_path / "index.sqlite", isolation_level=None)
-    yield connection
-    connection.close()
-
-
-@pytest.fixture
 def open_store(directory, connection):
     def opened(limit=LIMIT, **options):
         return ContentStore(directory=directory, connection=connection, limit=limit, **options)
