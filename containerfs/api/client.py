@@ -5,7 +5,7 @@ id. What is not certain about the live service is not assumed: ids are opaque, a
 what the answer says, and every field but the ids may be missing.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -57,21 +57,37 @@ async def connect(connection: Connection) -> AsyncIterator["Client"]:
             ranges=ranges,
             timeout=connection.timeout,
         )
-        yield Client(session, small=small, ranges=ranges)
+        open_ahead = partial(transport.open_ahead, connection.timeout)
+        yield Client(session, small=small, ranges=ranges, open_ahead=open_ahead)
 
 
 class Client:
     """The nine operations."""
 
-    def __init__(self, session: Session, *, small: SmallContents, ranges: Ranges) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        small: SmallContents,
+        ranges: Ranges,
+        open_ahead: Callable[[], Awaitable[None]],
+    ) -> None:
         self._session = session
         self._small = small
         self._ranges = ranges
+        self._open_ahead = open_ahead
 
     @property
     def is_busy(self) -> bool:
         """Whether a request is under way."""
         return self._session.is_busy
+
+    async def open_ahead(self) -> None:
+        """Connect before there is anything to send, so that the first call need not wait for it.
+
+        Where that fails nothing is raised: a call tells.
+        """
+        await self._open_ahead()
 
     def on_pause(self, tell: Callable[[float], None]) -> None:
         """Have *tell* called with the seconds of each pause that the server asks for (429)."""

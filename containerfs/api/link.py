@@ -15,7 +15,7 @@ from containerfs.api.framing import Framing, Measured, framing
 from containerfs.api.head import LONGEST_HEAD, AnswerHead, answer_head, end_of_head, request_head
 
 FIRST_RECEIVE = 64 * 1024  # bytes: a head, and all of most answers
-LARGE_RECEIVE = 1024 * 1024
+LARGE_RECEIVE = 1024 * 1024  # bytes; a piece ends at a multiple of it, as what is read does
 KEEPALIVE = 60.0  # seconds an idle connection is kept
 
 
@@ -154,6 +154,7 @@ class AnswerStream(httpx.AsyncByteStream):
         self._content = content
         self._keep = keep
         self._limit = limit
+        self._given = 0  # bytes of content
         self._done: Callable[[Link], None] | None = None
 
     def when_closed(self, done: Callable[[Link], None]) -> None:
@@ -168,12 +169,14 @@ class AnswerStream(httpx.AsyncByteStream):
             wanted = self._framing.wanted
             if not wanted:
                 raise StopAsyncIteration
-            data = await self._channel.receive(min(wanted, LARGE_RECEIVE), self._limit)
+            most = LARGE_RECEIVE - self._given % LARGE_RECEIVE
+            data = await self._channel.receive(min(wanted, most), self._limit)
             if data:
                 self._content = self._framing.take(data)
             else:
                 self._framing.end()
         content, self._content = self._content, b""
+        self._given += len(content)
         return content
 
     async def aclose(self) -> None:

@@ -5,17 +5,21 @@ number of connections is bounded by the limiter above: there is never more than 
 request under way, plus the idle ones.
 """
 
+import logging
 import math
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
+import trio
 
 from containerfs.api.call import IDEMPOTENT
 from containerfs.api.connecting import Route
 from containerfs.api.head import AnswerHead
 from containerfs.api.link import AnswerStream, Link
+
+log = logging.getLogger(__name__)
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -48,6 +52,24 @@ class Transport(httpx.AsyncBaseTransport):
         self._max_idle = max_idle
         self._idle: list[Link] = []
         self._closed = False
+        self._ahead: trio.Event | None = None  # while a connection is opened for who comes first
+
+    async def open_ahead(self, limit: float) -> None:
+        """Have a connection ready for the first request; a failure is left for that one to tell.
+
+        Args:
+            limit: Seconds that each step may take.
+        """
+        ahead = self._ahead = trio.Event()
+        try:
+            link = Link(await self._route.open(limit))
+            link.answered()  # nothing is: it stands where it would after an answer
+            self._put(link)
+        except httpx.TransportError as exc:
+            log.info("no connection could be opened yet: %s", exc)
+        finally:
+            self._ahead = None
+            ahead.set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request* and return the answer once its headers have arrived.
@@ -87,6 +109,9 @@ class Transport(httpx.AsyncBaseTransport):
         repeated = False
         while True:
             link = self._take()
+            if link is None and self._ahead is not None:
+                await self._ahead.wait()
+                link = self._take()
             is_kept = link is not None
             if link is None:
                 link = Link(await self._route.open(limit))

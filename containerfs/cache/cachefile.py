@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from containerfs.api.types import RemoteFile
+from containerfs.cache.allocation import reserve
 from containerfs.cache.packs import Packs
 from containerfs.cache.parts import Parts
 from containerfs.errors import from_os_error
@@ -84,6 +85,12 @@ class Content:
             OSError: They can't be written.
         """
         return os.pwrite(self._fd, data, offset)
+
+    def reserve(self, offset: int, size: int) -> None:
+        """Have the disk ready for *size* bytes from *offset* on, which are granted and will be
+        written: block by block, as they are written, it takes a third longer."""
+        with suppress(OSError):  # where there is too little, writing tells
+            reserve(self._fd, offset, size)
 
     def close(self) -> None:
         """Nobody uses it any more."""

@@ -1,6 +1,7 @@
 """The state of one version's download, as those see it who wait for it."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -9,6 +10,8 @@ from containerfs.api.types import RemoteFile
 from containerfs.cache.cachefile import Content
 from containerfs.cache.parts import Parts
 from containerfs.errors import FileSystemError, NoSpace
+
+REMEMBERED = 2  # pieces, of 1 MiB at most: what was waited for is in the last one, or begins before
 
 
 class Download:
@@ -50,6 +53,7 @@ class Download:
         self.is_running = False
         self.scope = trio.CancelScope()
         self._progress = trio.Event()
+        self._pieces: deque[tuple[int, bytes]] = deque(maxlen=REMEMBERED)
 
     @property
     def is_complete(self) -> bool:
@@ -111,10 +115,21 @@ class Download:
         """What there is from *offset* to before *end*, which have arrived as far as they exist."""
         there = self.available if self.parts is None else self.parts.size
         size = min(end, there) - offset
-        return self.content.read(offset, size) if self.content is not None and size > 0 else b""
+        if self.content is None or size <= 0:
+            return b""
+        for place, piece in self._pieces:
+            start = offset - place
+            if start >= 0 and start + size <= len(piece):
+                return piece[start : start + size]  # all of it is no copy
+        return self.content.read(offset, size)
+
+    def remember(self, piece: bytes, place: int) -> None:
+        """*piece* was written at *place*: who waits for it need not read it from the disk."""
+        self._pieces.append((place, piece))
 
     def forget(self) -> None:
         """What has come is of another version: it comes anew, as one stream."""
+        self._pieces.clear()
         self.available = 0
         self.parts = None
         self.etag = None

@@ -137,6 +137,7 @@ class Fetching:
                 raise
             self._give_up_keeping(download)
             return False
+        download.remember(data, place)
         return True
 
     def check_size(self, file: RemoteFile, size: int) -> None:

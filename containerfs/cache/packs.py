@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from containerfs.cache.punching import punch
+from containerfs.cache.allocation import punch
 
 log = logging.getLogger(__name__)
 

@@ -85,6 +85,8 @@ class SideBySide:
                 crew.dismiss()
                 crew.parts.tell()
                 return
+            if crew.download.content is not None:
+                crew.download.content.reserve(stretch.place, stretch.end - stretch.place)
             scope = trio.CancelScope()
             crew.scopes.add(scope)
             crew.counts[is_jump] += 1

@@ -298,6 +298,34 @@ async def test_a_connection_that_the_server_closed_while_idle_is_replaced(
     assert [request.connection for request in raw.requests] == [1, 2]
 
 
+async def test_a_connection_opened_ahead_carries_the_first_requests(
+    raw: Any, raw_client: Any
+) -> None:
+    await raw_client.open_ahead()
+    await raw_client.list_containers()
+    await raw_client.list_containers()
+    assert [request.connection for request in raw.requests] == [1, 1]
+
+
+async def test_a_request_waits_for_the_connection_that_is_being_opened_ahead(
+    raw: Any, raw_client: Any
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(raw_client.open_ahead)
+        for _ in range(2):  # by then it is under way
+            await trio.lowlevel.checkpoint()
+        await raw_client.list_containers()
+    assert [request.connection for request in raw.requests] == [1]
+    assert raw.connections == 1
+
+
+async def test_where_no_connection_can_be_opened_ahead_the_first_call_tells() -> None:
+    async with connect(Connection(uds="/nonexistent/socket", api_key=KEY, timeout=0.1)) as client:
+        await client.open_ahead()
+        with pytest.raises(Unreachable):
+            await client.list_containers()
+
+
 async def test_a_get_that_meets_a_closing_connection_is_sent_again_at_once(
     raw: Any, raw_client: Any
 ) -> None:
