@@ -48,7 +48,7 @@ DOORS = {
     "uvicorn": {"server"},
     "h11": {"server"},
     "python_multipart": {"server"},
-    "pyfuse3": {"fs/operations.py", "daemon.py"},
+    "pyfuse3": {"fs/operations.py", "fs/pages.py", "daemon.py"},
     "click": {"cli"},
     "rich": {"cli"},
     "yaml": {"cli"},

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 from containerfs.api.types import RemoteFile
 from containerfs.cache.allocation import reserve
@@ -100,7 +101,7 @@ class Content:
 class PackedContent(Content):
     """One version's bytes in a pack; it holds their place."""
 
-    __slots__ = ("_address", "_packs", "_place")
+    __slots__ = ("_address", "_crc", "_packs", "_place", "_summed")
 
     size: int
 
@@ -109,9 +110,11 @@ class PackedContent(Content):
         self._packs = packs
         self._address = address
         self._place = size
+        self._crc = 0  # of the bytes that were written in order, from the start
+        self._summed = 0  # how many these are
 
     @property
-    def address(self) -> int | None:
+    def address(self) -> int:
         return self._address
 
     @property
@@ -144,7 +147,22 @@ class PackedContent(Content):
     def write(self, data: memoryview, offset: int) -> int:
         if offset + len(data) > self._place:
             raise ValueError("past the end of a packed content")
-        return self._packs.write(data, self._address + offset)
+        count = self._packs.write(data, self._address + offset)
+        if offset == self._summed:
+            self._crc = crc32(data[:count], self._crc)
+            self._summed += count
+        elif offset < self._summed:
+            self._summed = self._place + 1  # what was written again is read once more
+        return count
+
+    @property
+    def checksum(self) -> int:
+        """The CRC-32 of all its bytes.
+
+        Raises:
+            LocalFault: It can't be read.
+        """
+        return self._crc if self._summed == self._place else crc32(self.read(0, self._place))
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -127,6 +127,14 @@ class Download:
         """*piece* was written at *place*: who waits for it need not read it from the disk."""
         self._pieces.append((place, piece))
 
+    @property
+    def whole(self) -> bytes | None:
+        """The complete content, where it has come as one piece."""
+        if not self.is_complete or len(self._pieces) != 1:
+            return None
+        ((place, piece),) = self._pieces
+        return piece if place == 0 and len(piece) == self.total else None
+
     def forget(self) -> None:
         """What has come is of another version: it comes anew, as one stream."""
         self._pieces.clear()

@@ -79,17 +79,20 @@ class Downloads:
         download.scope.deadline = float("inf")
         return download
 
-    async def fetch(self, file: RemoteFile) -> None:
+    async def fetch(self, file: RemoteFile) -> bytes | None:
         """Have the content of this version here, unless it is on its way already.
 
         It is fetched in the caller's task.
+
+        Returns:
+            The content, where it has come as one piece.
 
         Raises:
             FileSystemError: It can't be had.
         """
         name = content_name(file)
         if self._is_begun(name) or self._store.has(name):
-            return
+            return None
         download = self._prepare(file, name, whole=False)
         download.readers += 1
         try:
@@ -97,6 +100,7 @@ class Downloads:
                 await self._run(download)
             if download.error is not None:
                 raise download.error
+            return download.whole
         finally:
             self.leave(download)
 
@@ -224,6 +228,10 @@ class Downloads:
 
     async def _is_left(self, download: Download) -> bool:
         """Fetch it; whether that was ended because nobody read it."""
+        if download.parts is None and download.rest <= SMALL_REST:
+            # Nobody ends it, and a scope would cost as much as the bytes of most.
+            await self._fetching.fetch(download)
+            return False
         with download.scope:
             if download.parts is None:
                 await self._fetching.fetch(download)

@@ -97,9 +97,9 @@ class Shelf:
         Raises:
             LocalFault: It can't be read.
         """
-        address, crc = content.address, None
-        if address is not None:
-            crc = zlib.crc32(content.read(0, size))
+        address = crc = None
+        if isinstance(content, PackedContent):
+            address, crc = content.address, content.checksum
             self._packs.hold(address)
         self._index.add(content.name, size, address=address, crc=crc)
 

@@ -17,6 +17,7 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import Downloads
 from containerfs.errors import FileSystemError
 from containerfs.fs.nodes import Directory, File
+from containerfs.fs.pages import give
 from containerfs.fs.scanning import LAST_WINDOW, Scan, Siblings, parent_of
 
 log = logging.getLogger(__name__)
@@ -146,12 +147,14 @@ class Prefetch:
             file = self._pending.popleft()
             remote = file.remote
             if remote is not None and self._is_small(file):
-                await self._fetch(remote, remote.size or 0)
+                await self._fetch(file, remote, remote.size or 0)
 
-    async def _fetch(self, remote: RemoteFile, size: int) -> None:
+    async def _fetch(self, file: File, remote: RemoteFile, size: int) -> None:
         self._bytes += size
         try:
-            await self._downloads.fetch(remote)
+            data = await self._downloads.fetch(remote)
+            if data is not None and file.remote is remote and file.spool is None:
+                give(file, data)
         except FileSystemError as exc:
             log.debug("%s was not fetched ahead: %s", remote.id, exc)
         except Exception:  # a bug: whoever reads it is told, and the lane goes on

@@ -1,5 +1,7 @@
 """Small files are fetched ahead of who reads through a directory, and of nobody else."""
 
+import ctypes
+import mmap
 import os
 import shutil
 
@@ -43,6 +45,36 @@ def test_a_scan_that_stops_has_fetched_no_more_than_a_window_ahead(full, server,
         (full / f"f{number:03}").read_bytes()
     eventually(lambda: len(contents(server)) > 8)  # it was noticed
     assert len(contents(server)) <= 4 + 4 * FIRST_WINDOW
+
+
+def is_in_memory(path):
+    """Whether the kernel has the first page of a file that nobody has read."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as pages:
+        start = ctypes.c_char.from_buffer(pages)
+        told = ctypes.create_string_buffer(1)
+        failed = ctypes.CDLL(None).mincore(
+            ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(1), told
+        )
+        del start
+    assert not failed
+    return bool(told.raw[0] & 1)
+
+
+def test_what_was_fetched_ahead_is_in_the_kernel_and_goes_when_it_is_replaced(
+    server, mount, eventually
+):
+    box_id = server.new_container("box")
+    for number in range(12):
+        server.write(box_id, f"/mnt/data/{number:02}", b"content")
+    directory = mount(ttl=1) / "box"
+    assert all(path.stat().st_size for path in directory.iterdir())  # the kernel knows them
+    for number in range(3):
+        assert (directory / f"{number:02}").read_bytes() == b"content"
+    eventually(lambda: len(contents(server)) > 8)
+    ahead = [directory / f"{number:02}" for number in range(3, 10)]
+    given = eventually(lambda: [path for path in ahead if is_in_memory(path)])
+    server.write(box_id, f"/mnt/data/{given[0].name}", b"another")
+    eventually(lambda: given[0].read_bytes() == b"another")
 
 
 def test_a_scan_in_the_order_of_a_listing_on_its_way_is_noticed(server, mount, eventually):
