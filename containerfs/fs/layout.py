@@ -6,6 +6,7 @@ so a path never changes its meaning because something newer appears.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain, count
+from operator import attrgetter
 
 from containerfs.api.types import Container, RemoteFile
 from containerfs.fs import names
@@ -53,7 +54,7 @@ def _free(name: str, id: str, taken: Collection[str], *, below: str = "") -> str
 
 def newest_first(files: Iterable[RemoteFile]) -> list[RemoteFile]:
     """Of one path's objects the newest is shown; among equals the id decides."""
-    return sorted(files, key=lambda file: (file.created, file.id), reverse=True)
+    return sorted(files, key=attrgetter("created", "id"), reverse=True)
 
 
 def place_files(
