@@ -5,7 +5,7 @@ repeat a cursor, or ignore it and send page 1 for ever: a walk is over when the 
 when a page brings nothing new or its cursor leads nowhere.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice, takewhile
 from typing import Generic, Protocol, TypeVar
 
@@ -85,9 +85,7 @@ class Walk(Generic[T]):
             if self._after == self._start:
                 raise
             raise CursorGoneError(str(exc)) from exc
-        self.added = []
-        for entry in page.data:
-            self._add(entry)
+        self._add(page.data)
         self._size += page.size
         self._check()
         brings_nothing = bool(page.data) and not self.added
@@ -103,15 +101,20 @@ class Walk(Generic[T]):
         if self._weight > MOST_WEIGHT or self._size > MOST_BYTES:
             raise ServerFault("a list is too large to be kept", retriable=False)
 
-    def _add(self, entry: T) -> None:
-        if entry.id in self.found:
-            return
-        self._weight += entry.weight
-        if self.last is not None:
-            self.is_rising = self.is_rising and self.last.created <= entry.created
-            self.is_falling = self.is_falling and self.last.created >= entry.created
-        self.found[entry.id] = self.last = entry
-        self.added.append(entry)
+    def _add(self, entries: Sequence[T]) -> None:
+        found, last, added = self.found, self.last, []
+        for entry in entries:
+            id, created = entry.id, entry.created
+            if id in found:
+                continue
+            self._weight += entry.weight
+            if last is not None and last.created < created:
+                self.is_falling = False
+            elif last is not None and last.created > created:
+                self.is_rising = False
+            found[id] = last = entry
+            added.append(entry)
+        self.last, self.added = last, added
 
 
 def have_met(newest: Walk[T], oldest: Walk[T]) -> bool:

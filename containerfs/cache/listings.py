@@ -6,6 +6,7 @@ listing.
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -72,10 +73,10 @@ class Listings(Generic[EntryT]):
         self._unsaved: set[str] = set()
         self._saved: dict[str, float] = {}  # when
         self._fetching: dict[str, Arrival[EntryT]] = {}
-        self._overlays: dict[str, Overlay[EntryT]] = {}
+        self._overlays: defaultdict[str, Overlay[EntryT]] = defaultdict(Overlay)
 
     def overlay(self, key: str) -> Overlay[EntryT]:
-        return self._overlays.setdefault(key, Overlay())
+        return self._overlays[key]
 
     def fresh(self, key: str) -> Listing[EntryT] | None:
         return self._fresh.get(key)

@@ -5,6 +5,7 @@ shown or hidden from then on, whatever the server still lists.
 """
 
 import logging
+from collections.abc import Collection
 
 import trio
 
@@ -130,9 +131,9 @@ class Metadata:
         """*listed* with what was changed here until now."""
         return self._files.overlay(container_id).over(listed)
 
-    def is_untouched(self, container_id: str, file_id: str) -> bool:
-        """Whether what the server lists of a file is all: it was not changed here meanwhile."""
-        return self._files.overlay(container_id).leaves(file_id)
+    def touched(self, container_id: str) -> Collection[str]:
+        """The ids of files of which what the server lists is not all: they were changed here."""
+        return self._files.overlay(container_id).changed
 
     def is_listed(self, container_id: str, file_id: str) -> bool:
         """Whether the server's own list is believed to hold it, where it was created here."""

@@ -31,12 +31,13 @@ class Overlay(Generic[EntryT]):
         if not self.created and not self.deleted and not self.missing:
             return listed
         own = tuple(entry for entry, _ in reversed(self.created.values()))
-        changed = self.created.keys() | self.deleted.keys() | self.missing.keys()
+        changed = self.changed
         return own + tuple(entry for entry in listed if entry.id not in changed)
 
-    def leaves(self, id: str) -> bool:
-        """Whether the object is shown as it is listed."""
-        return not (id in self.created or id in self.deleted or id in self.missing)
+    @property
+    def changed(self) -> set[str]:
+        """The ids of the objects that are not shown as they are listed."""
+        return self.created.keys() | self.deleted.keys() | self.missing.keys()
 
     def settle(self, listed: tuple[EntryT, ...], *, begun: float) -> list[str]:
         """Forget the changes that the server's answer to a request of *begun* confirms.

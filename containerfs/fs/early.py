@@ -80,9 +80,10 @@ class Early:
 
     def _show(self) -> None:
         """Put what came since the last time into the tree."""
-        for file in newest_first(list(self.arrival.entries[self._seen :])):
+        touched = self._metadata.touched(self.container.remote.id)
+        for file in newest_first(self.arrival.entries[self._seen :]):
             name = self._certainty.name(file)
-            if name is not None and self._metadata.is_untouched(self.container.remote.id, file.id):
+            if name is not None and file.id not in touched:
                 self._place(name, file)
         self._seen = len(self.arrival.entries)
 

@@ -4,9 +4,9 @@ What decides is stable: names that were given before are kept, then the older ob
 so a path never changes its meaning because something newer appears.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain, count
+from operator import attrgetter
 
 from containerfs.api.types import Container, RemoteFile
 from containerfs.fs import names
@@ -14,7 +14,7 @@ from containerfs.fs.turns import Work, at_once, pieces
 
 BY_ID = ".by-id"
 
-Placed = dict[str, list[RemoteFile]]
+Placed = dict[str, Sequence[RemoteFile]]
 
 
 def place_containers(containers: Iterable[Container], *, kept: Mapping[str, str]) -> dict[str, str]:
@@ -52,9 +52,9 @@ def _free(name: str, id: str, taken: Collection[str], *, below: str = "") -> str
     return next(candidate for candidate in candidates if below + candidate not in taken)
 
 
-def newest_first(files: list[RemoteFile]) -> list[RemoteFile]:
+def newest_first(files: Iterable[RemoteFile]) -> list[RemoteFile]:
     """Of one path's objects the newest is shown; among equals the id decides."""
-    return sorted(files, key=lambda file: (file.created, file.id), reverse=True)
+    return sorted(files, key=attrgetter("created", "id"), reverse=True)
 
 
 def place_files(
@@ -83,15 +83,15 @@ def placing(
     raw_names: bool,
 ) -> Work[Placed]:
     """`place_files` with places for a pause."""
-    placed: Placed = defaultdict(list)
-    prefixed: Placed = defaultdict(list)
+    placed: Placed = {}
+    prefixed: Placed = {}
     others: list[RemoteFile] = []
     moved: dict[str, str] = {}
     for piece in pieces(files):
         yield
         if raw_names:
             for file in piece:
-                placed[own_path(file)].append(file)
+                _place(placed, own_path(file), file)
         else:
             others += _placed_as_before(piece, kept, placed, moved)
     for piece in pieces(others):
@@ -105,7 +105,7 @@ def placing(
                 placed[path] = candidates
             else:  # which of them is meant is not certain, so each keeps the server's own name
                 for file in candidates:
-                    placed[own_path(file)].append(file)
+                    _place(placed, own_path(file), file)
     yield
     if kept and not raw_names:
         _beside_kept(placed, kept)
@@ -128,11 +128,23 @@ def _placed_as_before(
         if path is None:
             others.append(file)
             continue
-        placed[path].append(file)
-        own = own_path(file)
-        if path in _aside(own, file.id):
-            moved[own] = path
+        _place(placed, path, file)
+        if not file.path.endswith(path):  # as it does where the prefix was taken off
+            own = own_path(file)
+            if path in _aside(own, file.id):
+                moved[own] = path
     return others
+
+
+def _place(placed: Placed, path: str, file: RemoteFile) -> None:
+    """Put *file* beside those that have the same path: there are none, nearly always."""
+    found = placed.get(path)
+    if found is None:
+        placed[path] = (file,)  # takes half the memory of a list
+    elif isinstance(found, list):
+        found.append(file)
+    else:
+        placed[path] = [*found, file]
 
 
 def _aside(path: str, id: str) -> tuple[str, str]:
@@ -151,11 +163,7 @@ def _sort_out(
         path = short or own_path(file)
         if short is None:
             path = moved.get(path, path)
-        found = target.get(path)
-        if found is None:
-            target[path] = [file]  # a list that was appended to has room for more
-        else:
-            found.append(file)
+        _place(target, path, file)
 
 
 def own_path(file: RemoteFile) -> str:

@@ -23,11 +23,16 @@ _LOOKS_ESCAPED = r"2[Ff5]|[01][0-9A-Fa-f]|7[Ff]|[Cc]2%[89]|[Ee][Dd]%[ABab]"
 _ESCAPE = re.compile(f"%(?={_LOOKS_ESCAPED})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNPRINTABLE = re.compile("[/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_PREFIX = re.compile(r"(?:[0-9a-f]{32}|file-[0-9A-Za-z]{8,64})-(?=.)", re.DOTALL)
+_PREFIXES = "(?:[0-9a-f]{32}|file-[0-9A-Za-z]{8,64})-(?=.)"
+_PREFIX = re.compile(_PREFIXES, re.DOTALL)
 # What escapes are made of, but for surrogates: no server takes those back.
 _ESCAPED = re.compile(f"%25(?={_LOOKS_ESCAPED})|%(?:2F|[01][0-9A-F]|7F|C2%[89][0-9A-F])")
-# What may have to be escaped, means something else, or is more than a name.
-_NOT_PLAIN = re.compile("^$|^[.]|[/%\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# All but what may have to be escaped, means something else, or is more than a name: in one piece,
+# and in that which follows a prefix.
+_OTHERS = "/%\x00-\x1f\x7f-\x9f\ud800-\udfff"
+_PLAIN_PATH = re.compile(
+    f"(?:{DATA})?((?P<prefix>{_PREFIXES})?+(?P<short>[^.{_OTHERS}][^{_OTHERS}]*))", re.DOTALL
+)
 # Names that mean something else, and names that look like what is shown for those.
 _SPECIAL = {".": "%2E", "..": "%2E%2E", "%2E": "%252E", "%2E%2E": "%252E%2E"}
 _PLAIN = {shown: name for name, shown in _SPECIAL.items()}
@@ -171,16 +176,13 @@ def plain(path: str) -> tuple[str, str | None] | None:
         The name with the prefix, and without it (None where there is none); None where only the
         other two can tell.
     """
-    name = path.removeprefix(DATA)
-    if _NOT_PLAIN.search(name) or not (
-        len(name) <= NAME_MAX if name.isascii() else len(name) <= NAME_MAX // 4
-    ):
-        return None
-    match = _PREFIX.match(name)
+    match = _PLAIN_PATH.fullmatch(path)
     if match is None:
-        return name, None
-    short = name[match.end() :]
-    return None if short.startswith(".") else (name, short)
+        return None
+    name, prefix, short = match.groups()
+    if len(name) > NAME_MAX // 4 and not (len(name) <= NAME_MAX and name.isascii()):
+        return None
+    return name, short if prefix else None
 
 
 def is_upload(path: str, name: str, *, id: str, may_be_flat: bool) -> bool:

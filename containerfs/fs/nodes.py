@@ -33,17 +33,18 @@ class Node:
         local: What is remembered of it on this machine, if anything is.
     """
 
-    __slots__ = ("ino", "local", "name", "nlookup", "opens", "parent")
+    __slots__ = ("ino", "local", "name", "nlookup", "parent", "seldom")
     kind = "file"
     format = stat.S_IFREG
+    opens = Seldom(0)
 
     def __init__(self, *, ino: int, name: str, parent: Directory | None) -> None:
         self.ino = ino
         self.name = name
         self.parent = parent
         self.nlookup = 0
-        self.opens = 0
         self.local: LocalNode | None = None
+        self.seldom: dict[str, Any] | None = None
 
     @property
     def container(self) -> ContainerDirectory | None:
@@ -56,6 +57,8 @@ class Node:
     @property
     def path(self) -> str:
         """Visible path below the container: "" for the container itself."""
+        if isinstance(self.parent, ContainerDirectory):
+            return self.name  # as nearly all do
         parts = []
         node: Node | None = self
         while node is not None and not isinstance(node, ContainerDirectory):
@@ -116,7 +119,7 @@ class File(Node):
         told_size: What the kernel takes for its size: from our last answer, and its own writes.
     """
 
-    __slots__ = ("remote", "seldom", "told_size")
+    __slots__ = ("remote", "told_size")
     older = Seldom[tuple[RemoteFile, ...]](())
     spool = Seldom[Spool | None](None)
     entry = Seldom[Entry | None](None)
@@ -133,7 +136,6 @@ class File(Node):
     def __init__(self, *, ino: int, name: str, parent: Directory | None) -> None:
         super().__init__(ino=ino, name=name, parent=parent)
         self.remote: RemoteFile | None = None
-        self.seldom: dict[str, Any] | None = None
         self.told_size = 0
 
     @property

@@ -1,7 +1,7 @@
 """Brings a container's tree in line with a listing, and with what only this machine knows."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from containerfs.api.types import RemoteFile
 from containerfs.cache.state import LocalNode, State
@@ -132,17 +132,16 @@ class Reconciliation:
         """
         remembered = self._state.nodes(container.remote.id)
         placed = yield from self._place_files(container, listed, remembered)
-        for known in pieces(list(container.files.items())):
+        for known in pieces(list(container.files.values())):
             yield
-            for id, file in known:
+            for file in known:
                 versions = placed.get(file.path) if file.parent is not None else None
-                if versions is None or versions[0].id != id:
+                if versions is None or container.files.get(versions[0].id) is not file:
                     self._objects.vanished(container, file, replaced=versions is not None)
-        shown: list[RemoteFile] = []
         for some in pieces(placed.items()):
             yield
             for path, versions in some:
-                placed[path] = shown  # its memory is used again at once
+                placed[path] = ()  # its memory is used again at once
                 self._show(container, path, versions, remembered.get(path))
         for path, local in remembered.items():
             if local.kind != "file" or path in placed:
@@ -158,11 +157,12 @@ class Reconciliation:
         remembered: dict[str, LocalNode],
     ) -> Work[Placed]:
         kept: dict[str, str] = {}
-        for known in pieces([] if self._raw_names else list(container.files.items())):
+        for known in pieces([] if self._raw_names else list(container.files.values())):
             yield
             kept.update(_shown_without_prefix(known))
         directories = {path for path, local in remembered.items() if local.kind != "file"}
-        listed_ids = {file.id for file in listed}
+        ids = {local.file_id for local in remembered.values()}
+        listed_ids = {file.id for file in listed if file.id in ids}
         for path, local in remembered.items():
             if local.kind != "file" or local.file_id in listed_ids:
                 directories.update(_parents(path))
@@ -189,7 +189,7 @@ class Reconciliation:
         self,
         container: ContainerDirectory,
         path: str,
-        versions: list[RemoteFile],
+        versions: Sequence[RemoteFile],
         local: LocalNode | None,
     ) -> None:
         newest = versions[0]
@@ -201,13 +201,13 @@ class Reconciliation:
         self._objects.set_remote(container, file, newest, older=tuple(versions[1:]))
 
 
-def _shown_without_prefix(files: Iterable[tuple[str, File]]) -> Iterator[tuple[str, str]]:
+def _shown_without_prefix(files: Iterable[File]) -> Iterator[tuple[str, str]]:
     """Objects that are shown under another name than the server's, and keep it: id and path."""
-    for id, file in files:
+    for file in files:
         if file.parent is not None and file.remote is not None:
             path = file.path
             if path != own_path(file.remote):
-                yield id, path
+                yield file.remote.id, path
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -42,8 +42,12 @@ class Seldom(Generic[T]):
         return value
 
     def __set__(self, owner: Sparse, value: T) -> None:
-        if owner.seldom is None:
-            if value == self._default:
-                return
-            owner.seldom = {}
-        owner.seldom[self._name] = value
+        values = owner.seldom
+        if value != self._default:
+            if values is None:
+                values = owner.seldom = {}
+            values[self._name] = value
+        elif values is not None:
+            values.pop(self._name, None)
+            if not values:
+                owner.seldom = None
