@@ -80,7 +80,7 @@ class Options:
         "how long a transfer may stand still before it is given up",
     )
     max_connections: int = setting(
-        "connection", values.whole(least=1, most=1024), "", "64", "most connections at one time"
+        "connection", values.whole(least=1, most=1024), "", "128", "most connections at one time"
     )
 
     # What new containers are like.

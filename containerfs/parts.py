@@ -12,6 +12,7 @@ from containerfs.cache.downloads import Downloads
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.fs.alignment import Alignment
+from containerfs.fs.batches import Batches
 from containerfs.fs.closing import Closing
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.containers import Containers
@@ -173,10 +174,11 @@ class Sends:
             store=storage.store,
             journal=storage.journal,
             uploader=storage.uploader,
-            departures=Departures(nursery=nursery),
+            departures=Departures(nursery=nursery, connections=options.max_connections),
             delivery=self.delivery,
             conflicts=shown.conflicts,
             keeping=self.keeping,
+            batches=Batches(state=storage.state),
             empty_delay=options.empty_delay,
         )
         self.recovery = Recovery(

@@ -40,7 +40,7 @@ class Connection:
     client_key: str | None = None
     timeout: float = 30.0  # seconds a metadata request may take, all its retries together
     transfer_timeout: float = 30.0  # seconds without progress after which a transfer is given up
-    max_connections: int = 64
+    max_connections: int = 128
 
     def __post_init__(self) -> None:
         _check_url(self.base_url)

@@ -10,13 +10,17 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-MOST = 64  # that are sent at one time
+MOST = 64  # that are sent at one time, unless there may be more connections
 
 
 class Departures:
     """Calls what it was given, at its time; what it calls must not fail."""
 
-    def __init__(self, *, nursery: trio.Nursery) -> None:
+    def __init__(self, *, nursery: trio.Nursery, connections: int = 0) -> None:
+        """Args:
+        connections: How many the server may be asked for.
+        """
+        self.most = max(MOST, connections)  # that are sent at one time
         self._nursery = nursery
         self._due: list[tuple[float, int, Callable[[], Awaitable[None]]]] = []  # a heap
         self._count = 0
@@ -32,7 +36,7 @@ class Departures:
         if not self._is_watched:
             self._is_watched = True
             self._nursery.start_soon(self._watch)
-        elif self._rest is not None and self._workers < MOST and at < self._rest.deadline:
+        elif self._rest is not None and self._workers < self.most and at < self._rest.deadline:
             self._rest.deadline = at
 
     def aside(self, call: Callable[[], Awaitable[None]], *, after: float) -> None:
@@ -48,12 +52,12 @@ class Departures:
         """Have a worker for what is due, for as long as anything will be."""
         try:
             while self._due:
-                if self._is_due and self._workers < MOST:
+                if self._is_due and self._workers < self.most:
                     self._workers += 1
                     self._nursery.start_soon(self._work)
                     await trio.lowlevel.checkpoint()  # it takes what is due
                     continue
-                next_due = self._due[0][0] if self._workers < MOST else math.inf
+                next_due = self._due[0][0] if self._workers < self.most else math.inf
                 with trio.CancelScope(deadline=next_due) as self._rest:
                     await trio.sleep_forever()
                 self._rest = None

@@ -16,9 +16,10 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import Expired, FileSystemError, LocalFault, NoSpace, TimedOut, Uncertain
+from containerfs.fs.batches import Batches
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.delivery import Delivery
-from containerfs.fs.departures import MOST, Departures
+from containerfs.fs.departures import Departures
 from containerfs.fs.keeping import Keeping
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.objects import Objects
@@ -49,6 +50,7 @@ class Sending:
         delivery: Delivery,
         conflicts: Conflicts,
         keeping: Keeping,
+        batches: Batches,
         empty_delay: float,
     ) -> None:
         self._tree = tree
@@ -62,6 +64,7 @@ class Sending:
         self._delivery = delivery
         self._conflicts = conflicts
         self._keeping = keeping
+        self._batches = batches
         self._empty_delay = empty_delay
         self._delayed: set[int] = set()
         self._is_settling = False
@@ -73,26 +76,37 @@ class Sending:
             FileSystemError: It has not; the file stays dirty, and is sent again in the background
                 where that can help.
         """
-        await self._send(file)
+        await self._send(file, alone=True)
         await self._keeping.settle()
 
-    async def _send(self, file: File) -> None:
-        """`send`; after a power cut the file may be found to be sent again, until it is settled."""
+    async def _send(self, file: File, *, alone: bool) -> None:
+        """`send`; after a power cut the file may be found to be sent again, until it is settled.
+
+        Args:
+            alone: It is waited for; else what is recorded of it is, with others, in a moment.
+        """
         async with file.changing:
             if not file.is_dirty or file.parent is None:
                 return
             container = self._tree.container_of(file)
             spool, entry = file.spool, file.entry
             assert spool is not None and entry is not None  # noqa: S101, PT018 - it is dirty
-            remote = await self.upload(file, container=container, path=file.path)
-            replaced = self.sent(file, container, spool, remote)
+            remote = await self.upload(file, container=container, path=file.path, alone=alone)
+            replaced = await self._batches.commit(
+                partial(self.sent, file, container, spool, remote), alone=alone
+            )
             self._conflicts.sent(container, file)
             were_there = [await self._uploader.delete(container.remote.id, id) for id in replaced]
             if not all(were_there):
                 await self._conflicts.resolve(container, file)
 
-    async def upload(self, file: File, *, container: ContainerDirectory, path: str) -> RemoteFile:
+    async def upload(
+        self, file: File, *, container: ContainerDirectory, path: str, alone: bool = True
+    ) -> RemoteFile:
         """Send the spool of *file* as *path*; `file.changing` is held.
+
+        Args:
+            alone: That it is about to be sent is recorded at once, for this file alone.
 
         Returns:
             What the server made of it: for `sent`.
@@ -104,7 +118,10 @@ class Sending:
             self._failed(file, entry, expired)
             raise expired
         was_sending = entry.state == "sending"
-        self._journal.update(entry, state="sending")
+        if not was_sending:
+            await self._batches.commit(
+                partial(self._journal.update, entry, state="sending"), alone=alone
+            )
         await self._keeping.record(entry)
         spool.freeze()
         try:
@@ -241,7 +258,7 @@ class Sending:
     async def send_quietly(self, file: File) -> None:
         """Send it for nobody who waits: a failure is for who closes or syncs it next."""
         try:
-            await self._send(file)
+            await self._send(file, alone=False)
             self._settle_soon()
         except FileSystemError as exc:
             file.error, file.unreported = str(exc), exc
@@ -270,18 +287,19 @@ class Sending:
 
         async def send(file: File) -> None:
             try:
-                await self._send(file)
+                await self._send(file, alone=is_single)
             except FileSystemError as exc:
                 errors.append(exc)
 
         files = deque(node for node in directory.walk() if isinstance(node, File) and node.is_dirty)
+        is_single = len(files) == 1
 
         async def work() -> None:
             while files:
                 await send(files.popleft())
 
         async with trio.open_nursery() as nursery:
-            for _ in range(min(len(files), MOST)):
+            for _ in range(min(len(files), self._departures.most)):
                 nursery.start_soon(work)
         if errors:
             await self._keeping.settle()

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -124,6 +124,7 @@ def _line(meter: Meter, seconds: float) -> str:
 def _directory() -> Iterator[str]:
     """The temporary directory; kept when something is still mounted in it."""
     path = tempfile.mkdtemp(prefix="containerfs-bench-")
+    _spread(path)
     try:
         yield path
     finally:
@@ -131,3 +132,13 @@ def _directory() -> Iterator[str]:
             is_in_use = path in table.read()
         if not is_in_use:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _spread(path: str) -> None:
+    """Have each directory in *path* lie far from the others, where the disk can.
+
+    An ext4 without a journal takes up to 0.6 ms to make a file near where many were removed in the
+    last minute: one round would pay for the tidying of the one before.
+    """
+    with suppress(OSError):  # where there is no chattr
+        subprocess.run(["chattr", "+T", path], capture_output=True, check=False)

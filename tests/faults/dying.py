@@ -140,6 +140,12 @@ class Story:
     def _at(self, name: str) -> tuple[int, bytes]:
         return self._container, name.encode()
 
+    async def sync(self) -> None:
+        """As `sync DIRECTORY` does."""
+        fh = await self._fs.opendir(self._container, NOBODY)
+        await self._do(self._model, self._fs.fsyncdir(fh, False))
+        await self._fs.releasedir(fh)
+
     async def unlink(self, name: str) -> None:
         after = {other: text for other, text in self._model.items() if other != name}
         await self._do(after, self._fs.unlink(*self._at(name), NOBODY))
@@ -204,6 +210,16 @@ async def renaming_the_unsent(story: Story) -> None:
     await story.rename("c", "b")
 
 
+async def syncing(story: Story) -> None:
+    """Several are sent side by side, and what is recorded of them is together."""
+    handles = {name: await story.create(name, f"one of {name}") for name in "abc"}
+    await story.sync()
+    for name in "ab":
+        await story.write(handles[name], name, "two")
+    await story.create("d", "one of d")
+    await story.sync()
+
+
 STORIES = (
     writing,
     overwriting,
@@ -211,6 +227,7 @@ STORIES = (
     renaming,
     saving_as_editors_do,
     renaming_the_unsent,
+    syncing,
 )
 
 

@@ -15,6 +15,7 @@ STORIES = (
     "renaming",
     "saving_as_editors_do",
     "renaming_the_unsent",
+    "syncing",
 )
 SPARED = 7  # steps from one death to the next where there is little time
 
