@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from containerfs.server.contents import INLINE
+from containerfs.server.contents import INLINE, Opened
 from containerfs.server.refusals import Refusal
 from containerfs.server.wire import Wire, WireGone
 
@@ -30,11 +30,11 @@ def refusal_answer(refusal: Refusal, *, status: int | None = None) -> Response:
 
 
 class ContentAnswer(Response):
-    """The bytes *start* to *stop* of a descriptor, which it closes. Memory: one chunk."""
+    """The bytes *start* to *stop* of a content, which it closes. Memory: one chunk."""
 
     def __init__(
         self,
-        fd: int,
+        opened: Opened,
         *,
         start: int,
         stop: int,
@@ -43,7 +43,7 @@ class ContentAnswer(Response):
         tells_length: bool,
     ) -> None:
         super().__init__(None, status, dict(headers), media_type="application/octet-stream")
-        self._fd = fd
+        self._opened = opened
         self._start = start
         self._stop = stop
         # Starlette counts the body it was given, which is none.
@@ -56,6 +56,8 @@ class ContentAnswer(Response):
         """Send it; raises WireGone if the client goes away."""
         wire = Wire.of(scope)
         try:
+            # What is small is read before anything else can happen: then it may be removed.
+            data = await self._read(self._start)
             await send(
                 {
                     "type": "http.response.start",
@@ -63,19 +65,20 @@ class ContentAnswer(Response):
                     "headers": self.raw_headers,
                 }
             )
-            offset = self._start
-            more = True
-            while more:
+            offset = self._start + len(data)
+            while offset < self._stop:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
                 if wire.is_closing:
                     raise WireGone
-                data = await self._read(offset, min(_CHUNK, self._stop - offset))
+                data = await self._read(offset)
                 offset += len(data)
-                more = offset < self._stop
-                await send({"type": "http.response.body", "body": data, "more_body": more})
+            await send({"type": "http.response.body", "body": data, "more_body": False})
         finally:
-            os.close(self._fd)
+            os.close(self._opened.fd)
 
-    async def _read(self, offset: int, size: int) -> bytes:
+    async def _read(self, offset: int) -> bytes:
+        fd, at = self._opened.fd, self._opened.start + offset
+        size = min(_CHUNK, self._stop - offset)
         if self._stop - self._start <= INLINE:
-            return os.pread(self._fd, size, offset)
-        return await asyncio.to_thread(os.pread, self._fd, size, offset)
+            return os.pread(fd, size, at)
+        return await asyncio.to_thread(os.pread, fd, size, at)

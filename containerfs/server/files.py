@@ -9,7 +9,7 @@ from typing import Any
 from containerfs.server import paths, refusals
 from containerfs.server.behaviours import Behaviours
 from containerfs.server.containers import Container
-from containerfs.server.contents import Contents, Incoming
+from containerfs.server.contents import Contents, Incoming, Opened
 from containerfs.server.ids import new_file_id
 from containerfs.server.listing import Collection, Query
 
@@ -166,8 +166,8 @@ class Files:
         self._collection.delete(file.seq, behaviours=behaviours, now=time.time())
         self._remove_content(file)
 
-    def open(self, file: File) -> int:
-        """A descriptor to read the content from; raises Refusal for a phantom."""
+    def open(self, file: File) -> Opened:
+        """The content, to read from; raises Refusal for a phantom."""
         if file.content is None:
             raise refusals.file_not_found(file.id)
         return self._contents.open(file.place, file.content)

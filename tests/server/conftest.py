@@ -1,7 +1,10 @@
 """Tests of the embedded server talk to it by sockets: with http.client, or byte by byte."""
 
+import errno
+import os
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,3 +62,30 @@ def connect() -> Iterator[Callable[[Any], RawConnection]]:
     yield start
     for connection in connections:
         connection.close()
+
+
+def blocks_with_data(path: Path) -> Iterator[str]:
+    """The blocks of a sparse file that take room on the disk."""
+    end = 0
+    with path.open("rb") as file:
+        while True:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError as exc:
+                if exc.errno == errno.ENXIO:
+                    return
+                raise
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            yield from (f"{path}@{block}" for block in range(start, end, 4096))
+
+
+@pytest.fixture
+def contents_of() -> Callable[[Any], set[str]]:
+    """What a server's contents take of the disk: files, and blocks of packs, each with a name."""
+
+    def contents(server: Any) -> set[str]:
+        files = [path for path in (server.data / "content").rglob("*") if path.is_file()]
+        own = {path.name for path in files if path.name != "pack"}
+        return own.union(*(blocks_with_data(path) for path in files if path.name == "pack"))
+
+    return contents

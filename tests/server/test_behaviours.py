@@ -114,7 +114,7 @@ def test_a_read_only_server_lists_and_reads_but_changes_no_file(server):
     ("same_name", "count", "keeps_id"),
     [("add", 2, False), ("overwrite", 1, False), ("overwrite_keep_id", 1, True)],
 )
-def test_an_upload_of_a_known_name(server_factory, same_name, count, keeps_id):
+def test_an_upload_of_a_known_name(server_factory, contents_of, same_name, count, keeps_id):
     server = server_factory(behaviours={"same_name": same_name})
     container = server.new_container()
     old = server.upload(container, "a", b"old")
@@ -126,8 +126,7 @@ def test_an_upload_of_a_known_name(server_factory, same_name, count, keeps_id):
     assert (new["id"] == old["id"]) is keeps_id
     assert (new["path"] == old["path"]) is keeps_id
     assert server.content(container, new["id"]) == b"newer"
-    contents = [path for path in (server.data / "content").rglob("*") if path.is_file()]
-    assert len(contents) == count + 1
+    assert len(contents_of(server)) == count + 1
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,6 @@ from containerfs.server.database import open_database
 from containerfs.server.listing import Collection, Query
 
 
-def all_contents(server):
-    return {path.name for path in (server.data / "content").rglob("*") if path.is_file()}
-
-
 def test_everything_is_there_after_a_restart(server):
     container = server.new_container("kept", memory_limit="4g")
     file = server.upload(container, "dir/a", b"bytes")
@@ -52,7 +48,9 @@ class Uploader(threading.Thread):
 
 
 @pytest.mark.parametrize("enough", [0, 1, 17, 60])
-def test_killed_during_uploads_it_keeps_each_that_was_acknowledged_and_no_half_file(server, enough):
+def test_killed_during_uploads_it_keeps_each_that_was_acknowledged_and_no_half_file(
+    server, contents_of, enough
+):
     container = server.new_container()
     counted = threading.Semaphore(0)
     uploaders = [Uploader(server, container, number, enough=counted) for number in range(3)]
@@ -77,7 +75,7 @@ def test_killed_during_uploads_it_keeps_each_that_was_acknowledged_and_no_half_f
             # Done, but its answer was lost.
             _, number, count = file["path"].split("-")
             assert content.startswith(f"{number}/{count}".encode())
-    assert len(all_contents(server)) == len(found)
+    assert len(contents_of(server)) == len(found)
 
 
 def until(condition):
@@ -86,7 +84,7 @@ def until(condition):
         assert time.monotonic() < deadline
 
 
-def test_killed_while_a_body_arrives_it_leaves_nothing_of_it(server, connect):
+def test_killed_while_a_body_arrives_it_leaves_nothing_of_it(server, contents_of, connect):
     container = server.new_container()
     kept = server.upload(container, "kept", b"x")
     connection = connect(server)
@@ -99,28 +97,33 @@ def test_killed_while_a_body_arrives_it_leaves_nothing_of_it(server, connect):
         b'--B\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         + b"x" * 3_000_000
     )
-    until(lambda: len(all_contents(server)) == 2)
+    until(lambda: len(contents_of(server)) == 2)
     server.kill()
     server.start()
-    assert len(all_contents(server)) == 1
+    assert len(contents_of(server)) == 1
     assert server.files(container) == [kept]
 
 
-def test_killed_between_deleting_the_row_and_the_content_it_cleans_up_at_the_next_start(server):
+def test_killed_between_deleting_the_row_and_the_content_it_cleans_up_at_the_next_start(
+    server, contents_of
+):
     container = server.new_container()
     file = server.upload(container, "a", b"kept")
     server.kill()
     (place,) = [path for path in (server.data / "content").iterdir() if path.name.isdecimal()]
     (place / "0123").write_bytes(b"left over")
+    with (place / "pack").open("r+b") as pack:
+        pack.seek(1 << 20)
+        pack.write(b"left over")
     (server.data / "content" / "incoming" / "4567").write_bytes(b"half")
     server.start()
-    assert len(all_contents(server)) == 1
+    assert len(contents_of(server)) == 1
     assert server.content(container, file["id"]) == b"kept"
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_large_container_that_was_deleted_leaves_nothing_however_the_server_ends(
-    server, is_killed
+    server, contents_of, is_killed
 ):
     container = server.new_container()
     server.admin("POST", f"/admin/files/{container}", [{"path": f"{n}"} for n in range(3000)])
@@ -130,7 +133,7 @@ def test_a_large_container_that_was_deleted_leaves_nothing_however_the_server_en
     else:
         server.stop()
     server.start()
-    assert all_contents(server) == set()
+    assert contents_of(server) == set()
 
 
 def test_killed_at_rest_it_keeps_deletions_and_expiry(server):
