@@ -46,7 +46,7 @@ DOORS = {
     "cachetools": {"cache"},
     "starlette": {"server"},
     "uvicorn": {"server"},
-    "h11": {"server"},
+    "httptools": {"server"},
     "python_multipart": {"server"},
     "pyfuse3": {"fs/operations.py", "fs/pages.py", "daemon.py"},
     "click": {"cli"},

@@ -16,6 +16,7 @@ from containerfs.server.refusals import Refusal
 from containerfs.server.wire import Wire, WireGone, until_gone
 
 _FILLER = bytes(64 * 1024)
+_BODILESS = (204, 304)  # statuses; what came after such an answer would be the next one
 _SHAPED = ("cut", "stall-body", "drip", "endless")
 
 
@@ -59,7 +60,7 @@ def _replacement(rule: Rule) -> Response:
     fault = rule.fault
     if fault.kind == "answer":
         body = fault.body.encode() if fault.body_base64 is None else _decoded(fault.body_base64)
-        response = Response(body, fault.status)
+        response = Response(b"" if fault.status in _BODILESS else body, fault.status)
         for name, value in fault.headers:
             response.headers[name] = value
         return response

@@ -23,7 +23,6 @@ from containerfs.server.store import Store, open_store
 
 _GRACE = 1.0  # seconds that requests under way have when the server stops
 _KEEP_ALIVE = 75  # seconds that an idle connection is kept
-_MAX_HEAD = 256 * 1024  # bytes of a request's head
 
 
 def serve(settings: ServeSettings) -> None:
@@ -69,7 +68,6 @@ def _run(application: Application, listener: socket.socket, settings: ServeSetti
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=2,
-        h11_max_incomplete_event_size=_MAX_HEAD,
     )
     server = _Server(config)
     if settings.until_eof:
