@@ -98,7 +98,7 @@ def punched(modelled, real):
     """*modelled* with the holes of the packs: the range of an ioctl is not in the trace."""
     found = dict(modelled)
     for name in modelled:
-        if name.endswith(".pack") and name in real:
+        if name.endswith(("/pack", ".pack")) and name in real:  # the server's, and the cache's
             pairs = zip(modelled[name], real[name], strict=True)
             found[name] = bytes(byte if is_there else 0 for byte, is_there in pairs)
     return found
