@@ -54,6 +54,8 @@ class Route:
             raise httpx.ConnectTimeout("timed out") from exc
         except OSError as exc:
             raise httpx.ConnectError(self._reason(exc)) from exc
+        except UnicodeError as exc:  # no name of a host looks like this
+            raise httpx.ConnectError(f"{self.host}: {exc}") from exc
         sock = socket.socket(fileno=stream.socket.detach())
         sock.setblocking(False)
         if self.uds is None:

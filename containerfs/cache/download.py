@@ -117,7 +117,7 @@ class Download:
         size = min(end, there) - offset
         if self.content is None or size <= 0:
             return b""
-        for place, piece in self._pieces:
+        for place, piece in reversed(self._pieces):  # what came last is what holds
             start = offset - place
             if start >= 0 and start + size <= len(piece):
                 return piece[start : start + size]  # all of it is no copy
@@ -134,6 +134,10 @@ class Download:
             return None
         ((place, piece),) = self._pieces
         return piece if place == 0 and len(piece) == self.total else None
+
+    def release(self) -> None:
+        """Nothing more comes: the disk has it, and memory need not."""
+        self._pieces.clear()
 
     def forget(self) -> None:
         """What has come is of another version: it comes anew, as one stream."""

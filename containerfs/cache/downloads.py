@@ -102,6 +102,7 @@ class Downloads:
                 raise download.error
             return download.whole
         finally:
+            download.release()
             self.leave(download)
 
     def leave(self, download: Download) -> None:
@@ -168,8 +169,12 @@ class Downloads:
     def _begin(self, file: RemoteFile, *, whole: bool) -> Download:
         download = self._prepare(file, content_name(file), whole=whole)
         if download.is_running:
-            self._nursery.start_soon(self._run, download)
+            self._nursery.start_soon(self._run_to_end, download)
         return download
+
+    async def _run_to_end(self, download: Download) -> None:
+        await self._run(download)
+        download.release()
 
     def _prepare(self, file: RemoteFile, name: str, *, whole: bool) -> Download:
         """A new download, of this name; where it `is_running`, the caller runs it."""

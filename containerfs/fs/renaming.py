@@ -136,6 +136,7 @@ class Renaming:
             moves = self._plans.plan(node, container, base)
             if isinstance(target, File) and target.opens and target.spool is None:
                 await self._removing.keep_content(target)
+            locks.callback(self._transfer.thaw, moves)
             await self._transfer.send(moves)
             gone = await self._transfer.delete_source(moves, target)
             doomed = self._commits.commit(node, new, new_name, target, moves)
@@ -160,6 +161,7 @@ class Renaming:
                 if move.file.spool is None:
                     move.content = await self._reading.whole(move.file)
                     locks.callback(self._store.unpin, move.content)
+            locks.callback(self._transfer.thaw, moves)
             await self._transfer.send(moves)
             doomed = self._commits.commit_exchange(one, other, moves)
             await self._transfer.delete(doomed)

@@ -83,7 +83,7 @@ class Sending:
         """`send`; after a power cut the file may be found to be sent again, until it is settled.
 
         Args:
-            alone: It is waited for; else what is recorded of it is, with others, in a moment.
+            alone: As for `upload`.
         """
         async with file.changing:
             if not file.is_dirty or file.parent is None:
@@ -92,9 +92,10 @@ class Sending:
             spool, entry = file.spool, file.entry
             assert spool is not None and entry is not None  # noqa: S101, PT018 - it is dirty
             remote = await self.upload(file, container=container, path=file.path, alone=alone)
-            replaced = await self._batches.commit(
-                partial(self.sent, file, container, spool, remote), alone=alone
-            )
+            try:
+                replaced = self.sent(file, container, spool, remote)
+            finally:
+                spool.thaw()
             self._conflicts.sent(container, file)
             were_there = [await self._uploader.delete(container.remote.id, id) for id in replaced]
             if not all(were_there):
@@ -106,10 +107,12 @@ class Sending:
         """Send the spool of *file* as *path*; `file.changing` is held.
 
         Args:
-            alone: That it is about to be sent is recorded at once, for this file alone.
+            alone: That it is about to be sent is recorded at once, as somebody waits for this file;
+                else in a moment, with others.
 
         Returns:
-            What the server made of it: for `sent`.
+            What the server made of it: for `sent`. The spool stays frozen until the caller has
+            recorded that, and thaws it: what is written before would be taken for what was sent.
         """
         spool, entry = file.spool, file.entry
         assert spool is not None and entry is not None  # noqa: S101, PT018 - the caller looked
@@ -124,6 +127,7 @@ class Sending:
             )
         await self._keeping.record(entry)
         spool.freeze()
+        remote = None
         try:
             remote = await self._delivery.put(
                 container,
@@ -137,7 +141,8 @@ class Sending:
             self._failed(file, entry, exc)
             raise
         finally:
-            spool.thaw()
+            if remote is None:
+                spool.thaw()
         return remote
 
     def _failed(self, file: File, entry: Entry, error: FileSystemError) -> None:

@@ -115,6 +115,12 @@ class Transfer:
                 )
         await self._state.sync()
 
+    def thaw(self, moves: list[Move]) -> None:
+        """What came of the moves is recorded: what was sent for them may be written to again."""
+        for move in moves:
+            if move.spool is not None:
+                move.spool.thaw()
+
     def end(self, moves: list[Move]) -> None:
         """Forget the records of what was to be done: it is, or was taken back."""
         for move in moves:
@@ -124,8 +130,9 @@ class Transfer:
     async def _send_one(self, move: Move) -> None:
         file = move.file
         if file.spool is not None:
-            move.spool = file.spool
+            spool = file.spool
             move.remote = await self._sending.upload(file, container=move.container, path=move.path)
+            move.spool = spool
             return
         with ExitStack() as pins:
             content = move.content

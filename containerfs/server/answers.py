@@ -80,5 +80,9 @@ class ContentAnswer(Response):
         fd, at = self._opened.fd, self._opened.start + offset
         size = min(_CHUNK, self._stop - offset)
         if self._stop - self._start <= INLINE:
-            return os.pread(fd, size, at)
-        return await asyncio.to_thread(os.pread, fd, size, at)
+            data = os.pread(fd, size, at)
+        else:
+            data = await asyncio.to_thread(os.pread, fd, size, at)
+        if size and not data:
+            raise OSError(f"a content ends after {offset} bytes")
+        return data

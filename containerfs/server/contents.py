@@ -208,11 +208,7 @@ class Contents:
 
     def sweep(self, known: Collection[tuple[int, str]]) -> None:
         """Remove content that isn't known: what was in its place before its row could be."""
-        packed: dict[int, list[Stretch]] = {}
-        for place, key in known:
-            stretch = stretch_of(key)
-            if stretch:
-                packed.setdefault(place, []).append(stretch)
+        packed = _packed(known)
         for directory in self._root.iterdir():
             if directory.name.isdecimal():
                 place = int(directory.name)
@@ -221,6 +217,13 @@ class Contents:
                         packs.tidy(content, packed.get(place, ()))
                     elif (place, content.name) not in known:
                         content.unlink()
+
+    def extend(self, known: Collection[tuple[int, str]]) -> None:
+        """Have each pack reach to its last known content: a power cut may have cut it short, and
+        what is appended must not come to lie where something else should be."""
+        for place, stretches in _packed(known).items():
+            self._make(place)
+            packs.extend(self._path(place, packs.NAME), max(each.end for each in stretches))
 
     def _path(self, place: int, key: str) -> Path:
         return self._root / str(place) / key
@@ -234,3 +237,13 @@ class Contents:
 
     def _make(self, place: int) -> None:
         (self._root / str(place)).mkdir(mode=0o700, exist_ok=True)
+
+
+def _packed(known: Collection[tuple[int, str]]) -> dict[int, list[Stretch]]:
+    """What of this is in packs, by place."""
+    packed: dict[int, list[Stretch]] = {}
+    for place, key in known:
+        stretch = stretch_of(key)
+        if stretch:
+            packed.setdefault(place, []).append(stretch)
+    return packed

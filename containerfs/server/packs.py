@@ -86,6 +86,13 @@ def tidy(pack: Path, known: Iterable[Stretch]) -> None:
             os.ftruncate(fd, end)
 
 
+def extend(pack: Path, end: int) -> None:
+    """Have a pack, made if missing, be *end* bytes long at least."""
+    with _opened(pack, os.O_CREAT) as fd:
+        if os.fstat(fd).st_size < end:
+            os.ftruncate(fd, end)
+
+
 def can_punch(directory: Path) -> bool:
     """Whether what goes from a pack in this directory would be gone."""
     trial = directory / NAME

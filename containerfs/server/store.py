@@ -44,8 +44,10 @@ def open_store(data: Path) -> Iterator[Store]:
         except sqlite3.Error as exc:
             raise ServeError(f"can't open the database in {data}: {exc}") from exc
         contents = Contents(data / "content")
+        known = _known_contents(database)
         if not was_closed(database):
-            contents.sweep(_known_contents(database))
+            contents.sweep(known)
+        contents.extend(known)
         containers = Containers(database, contents)
         try:
             yield Store(

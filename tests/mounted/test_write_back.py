@@ -142,3 +142,27 @@ def test_with_write_back_a_write_while_it_is_sent_is_not_mixed_in(boxed, server,
     assert last in [b"%d" % number * 1000 for number in range(5)]
     mounted.stop()
     assert stored(id) == {"file": last}
+
+
+def test_what_is_written_while_a_directory_is_synced_is_sent_by_the_next_fsync(boxed, stored):
+    _, box = boxed(write_back=LATER)
+    id = xattr(box, "id")
+    names = [f"file{number}" for number in range(4)]
+    wrong = []
+    for writes in range(60):  # each ends at another moment of the sending
+        fds = [os.open(box / name, os.O_RDWR | os.O_CREAT) for name in names]
+        for fd in fds:
+            os.pwrite(fd, b"before %04d" % writes, 0)
+        syncing = threading.Thread(target=sync, args=(box,))
+        syncing.start()
+        for _ in range(8 * writes):
+            os.statvfs(box)
+        for fd in fds:
+            os.pwrite(fd, b"meanwhile %04d" % writes, 0)
+        syncing.join()
+        last = {name: os.pread(fd, 100, 0) for name, fd in zip(names, fds, strict=True)}
+        for fd in fds:
+            os.fsync(fd)
+            os.close(fd)
+        wrong += [name for name in names if stored(id)[name] != last[name]]
+    assert not wrong

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import os
 import threading
 import time
 
@@ -23,6 +24,20 @@ def test_everything_is_there_after_a_restart(server):
     assert server.files(container) == [file]
     assert server.content(container, file["id"]) == b"bytes"
     assert server.new_container(file_ids=[registered])
+
+
+@pytest.mark.parametrize("ends", ["stop", "kill"])
+def test_what_a_power_cut_has_cut_off_is_not_where_new_content_goes(server, ends):
+    container = server.new_container()
+    lost = server.upload(container, "lost", b"a" * 5_000)["id"]
+    getattr(server, ends)()
+    (pack,) = server.data.glob("content/*/pack")
+    os.truncate(pack, 0)  # its row was on the disk, and it was not
+    server.start()
+    kept = server.upload(container, "kept", b"b" * 6_000)["id"]
+    assert server.content(container, lost) == bytes(5_000)
+    server.call("DELETE", f"/v1/containers/{container}/files/{lost}")
+    assert server.content(container, kept) == b"b" * 6_000
 
 
 class Uploader(threading.Thread):
