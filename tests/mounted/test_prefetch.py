@@ -65,7 +65,7 @@ def test_what_was_fetched_ahead_is_in_the_kernel_and_goes_when_it_is_replaced(
 ):
     box_id = server.new_container("box")
     for number in range(12):
-        server.write(box_id, f"/mnt/data/{number:02}", b"content")
+        server.write(box_id, f"/mnt/data/{number:02}", b"content", created_at=1_000)
     directory = mount(ttl=1) / "box"
     assert all(path.stat().st_size for path in directory.iterdir())  # the kernel knows them
     for number in range(3):
@@ -73,7 +73,7 @@ def test_what_was_fetched_ahead_is_in_the_kernel_and_goes_when_it_is_replaced(
     eventually(lambda: len(contents(server)) > 8)
     ahead = [directory / f"{number:02}" for number in range(3, 10)]
     given = eventually(lambda: [path for path in ahead if is_in_memory(path)])
-    server.write(box_id, f"/mnt/data/{given[0].name}", b"another")
+    server.write(box_id, f"/mnt/data/{given[0].name}", b"another", created_at=2_000)
     eventually(lambda: given[0].read_bytes() == b"another")
 
 
