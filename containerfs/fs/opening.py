@@ -7,6 +7,7 @@ from containerfs.errors import Exists, FileSystemError, IsADirectory, Stale
 from containerfs.fs.attributes import now_ns
 from containerfs.fs.closing import Closing
 from containerfs.fs.handles import FileHandle, Handles
+from containerfs.fs.kernel import take_attributes_back
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import Directory, File
 from containerfs.fs.permissions import check_can_change, check_writable
@@ -75,7 +76,9 @@ class Opening:
         if not writes:
             self._prefetch.opened(file, pid)
         fh = self._add_handle(file, flags)
-        keep_cache, file.pages_valid = file.pages_valid, True
+        keep_cache = file.pages_valid
+        if not keep_cache:
+            take_attributes_back(file)
         if flags & os.O_TRUNC and file.size != 0:
             try:
                 await self._writing.truncate(file, 0)
@@ -84,6 +87,7 @@ class Opening:
                 self._closing.release(fh)
                 raise
             keep_cache = False
+        file.pages_valid = True
         return fh, keep_cache
 
     def create(

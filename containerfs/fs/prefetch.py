@@ -16,8 +16,8 @@ from containerfs.api.types import RemoteFile
 from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import Downloads
 from containerfs.errors import FileSystemError
+from containerfs.fs.kernel import give_content
 from containerfs.fs.nodes import Directory, File
-from containerfs.fs.pages import give
 from containerfs.fs.scanning import LAST_WINDOW, Scan, Siblings, parent_of
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class Prefetch:
         try:
             data = await self._downloads.fetch(remote)
             if data is not None and file.remote is remote and file.spool is None:
-                give(file, data)
+                give_content(file, data)
         except FileSystemError as exc:
             log.debug("%s was not fetched ahead: %s", remote.id, exc)
         except Exception:  # a bug: whoever reads it is told, and the lane goes on

@@ -136,6 +136,31 @@ def test_a_new_version_of_the_same_second_and_size_is_not_read_from_old_pages(
     assert path.read_bytes() == b"NEW" * 5000
 
 
+@pytest.mark.parametrize("how", ["read", "append"])
+@pytest.mark.parametrize(("before", "after"), [(40, 70_000), (70_000, 40), (4096, 4097)])
+def test_a_new_version_is_not_cut_to_the_size_that_the_kernel_still_believes(
+    server, mount, rewrite, errno_of, how, before, after
+):
+    """The mount learns of it before the time for which the kernel was told the old one is over."""
+    id = server.new_container("box")
+    file = server.write(id, "/mnt/data/file", b"o" * before, created_at=1_000)["id"]
+    gone = server.write(id, "/mnt/data/gone", b"gone")["id"]
+    box = mount(ttl=3600) / "box"
+    # Not read: the kernel would ask for the attributes again, for the time of that.
+    assert {path.name: path.stat().st_size for path in box.iterdir()} == {"file": before, "gone": 4}
+    rewrite(id, file, b"N" * after, same_id=True, created_at=2_000)
+    server.call("DELETE", f"/v1/containers/{id}/files/{gone}")
+    assert errno_of((box / "gone").read_bytes) == "ENOENT"  # so what the server has was listed
+    if how == "append":
+        with (box / "file").open("ab", buffering=0) as end:
+            end.write(b"more")
+        assert (box / "file").read_bytes() == b"N" * after + b"more"
+        return
+    with (box / "file").open("rb", buffering=0) as whole:
+        assert os.fstat(whole.fileno()).st_size == after
+        assert whole.read() == b"N" * after
+
+
 def test_an_open_file_keeps_what_it_was_opened_with(server, mount, rewrite):
     id = server.new_container("box")
     file = server.write(id, "/mnt/data/file", b"old content", created_at=1_000)["id"]
