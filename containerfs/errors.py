@@ -86,6 +86,12 @@ class ServerFault(FileSystemError):
     retriable = True
 
 
+class WrongLength(ServerFault):
+    """What came as a file's content is not as long as listed: another version, or none."""
+
+    retriable = False
+
+
 class ServerFull(ServerFault):
     """The server has no room (507): what was written is kept, and sent when it has."""
 

@@ -33,6 +33,7 @@ from containerfs.fs.prefetch import Prefetch
 from containerfs.fs.reading import Reading
 from containerfs.fs.reconciling import Reconciliation
 from containerfs.fs.recovery import Recovery
+from containerfs.fs.renewal import Renewal
 from containerfs.fs.sending import Sending
 from containerfs.fs.spooling import Spooling
 from containerfs.fs.tree import Tree
@@ -210,7 +211,7 @@ class OpenFiles:
         handles: Handles[FileHandle] = Handles()
         self.reading = Reading(
             handles=handles,
-            namespace=shown.namespace,
+            renewal=Renewal(tree=shown.tree, namespace=shown.namespace, metadata=storage.metadata),
             store=storage.store,
             downloads=storage.downloads,
             patience=sends.patience,

@@ -20,7 +20,7 @@ from containerfs.cache.plausibility import (
     total_size,
 )
 from containerfs.cache.streams import persistently
-from containerfs.errors import NoSpace, ServerFault, TooLarge
+from containerfs.errors import NoSpace, TooLarge, WrongLength
 
 log = logging.getLogger(__name__)
 
@@ -161,8 +161,8 @@ class Fetching:
         end = position + len(chunk)
         limit = self._max_size if download.total is None else download.total
         if end > limit:
-            failure = TooLarge if download.total is None else ServerFault
-            raise failure(f"file {download.file.id}: more than {limit} bytes came", retriable=False)
+            failure = TooLarge if download.total is None else WrongLength
+            raise failure(f"file {download.file.id}: more than {limit} bytes came")
         if self.make_room(download, end):
             self.write(download, chunk, position)
 

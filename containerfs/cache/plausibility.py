@@ -4,7 +4,7 @@ from containerfs.api.body import Body
 from containerfs.api.failures import error_object, failure
 from containerfs.api.types import RemoteFile
 from containerfs.cache.download import Download
-from containerfs.errors import NoSpace, ServerFault
+from containerfs.errors import NoSpace, ServerFault, WrongLength
 
 LARGEST_ERROR = 64 << 10  # bytes of an error text
 
@@ -13,14 +13,13 @@ def total_size(download: Download, body: Body) -> int | None:
     """The whole file's size as this answer declares it, checked against what was told before.
 
     Raises:
-        ServerFault: They differ.
+        WrongLength: They differ.
     """
     told = download.total
     if body.total is not None and told is not None and body.total != told:
-        raise ServerFault(
+        raise WrongLength(
             f"file {download.file.id}: the answer has {body.total} bytes, {told} were told",
             request_id=body.request_id,
-            retriable=False,
         )
     return body.total
 
@@ -51,16 +50,14 @@ def check_length(download: Download, *, size: int, request_id: str | None = None
     """Refuse content of another length than was told, or than an earlier stream has written.
 
     Raises:
-        ServerFault: It is one.
+        WrongLength: It is one.
     """
     told = download.total
     content = download.content
     is_mixed = content is not None and content.written != size
     if is_mixed or (told is not None and size != told):
-        raise ServerFault(
-            f"file {download.file.id}: {size} bytes came, {told} were told",
-            request_id=request_id,
-            retriable=False,
+        raise WrongLength(
+            f"file {download.file.id}: {size} bytes came, {told} were told", request_id=request_id
         )
 
 

@@ -15,7 +15,7 @@ from containerfs.cache.pace import FLOW, Pace
 from containerfs.cache.parts import PART, Parts, Stretch
 from containerfs.cache.plausibility import is_same_version, total_size
 from containerfs.cache.streams import persistently
-from containerfs.errors import FileSystemError, ServerFault
+from containerfs.errors import FileSystemError, ServerFault, WrongLength
 
 JUMPS = 4  # streams of one file that somebody waits for, beside those that go on in order
 MOST_STREAMS = 8  # of all files; beyond, each has one
@@ -190,5 +190,5 @@ class SideBySide:
     def _finish(self, download: Download, parts: Parts) -> None:
         assert download.content is not None  # noqa: S101 - it has just been written to
         if download.content.written != parts.size:
-            raise ServerFault(f"file {download.file.id}: not {parts.size} bytes", retriable=False)
+            raise WrongLength(f"file {download.file.id}: not {parts.size} bytes")
         self._fetching.finish(download, parts.size)

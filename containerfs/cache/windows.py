@@ -17,7 +17,7 @@ from containerfs.cache.download import Download
 from containerfs.cache.plausibility import total_size
 from containerfs.cache.streams import persistently
 from containerfs.cache.window import PIECE, Window
-from containerfs.errors import FileSystemError, NoSpace, ServerFault
+from containerfs.errors import FileSystemError, NoSpace, ServerFault, WrongLength
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class Windows:
             is_new = piece[max(0, window.available - position) :]
             position += len(piece)
             if window.available + len(is_new) > total:
-                raise ServerFault(f"{what}: more than {total} bytes came", retriable=False)
+                raise WrongLength(f"{what}: more than {total} bytes came")
             self._keep(window, is_new)
             is_all = body.size is not None and position == body.offset + body.size
             if is_new and window.goal <= window.available and not is_all:

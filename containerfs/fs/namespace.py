@@ -12,7 +12,7 @@ import trio
 from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.listing import Listing
 from containerfs.cache.metadata import Metadata
-from containerfs.errors import Expired, FileSystemError, NotFound
+from containerfs.errors import Expired, NotFound
 from containerfs.fs.alignment import Alignment
 from containerfs.fs.containers import Containers
 from containerfs.fs.early import Early, FirstListings, early_of
@@ -188,26 +188,6 @@ class Namespace:
                 return None
             self._containers.remove(container)
             raise
-
-    async def lost(self, file: File) -> None:
-        """The server does not know the object of *file*: ask what it has instead.
-
-        Raises:
-            Expired: The whole container is gone; the file stays in its snapshot.
-        """
-        container, remote = file.container, file.remote
-        if container is None or remote is None:
-            return
-        with trio.move_on_after(5):
-            try:
-                await self._refresh_files(container, fresh=True)
-            except FileSystemError as exc:
-                log.info("container %s: %s", container.remote.id, exc)
-        if container.is_snapshot:
-            raise Expired(f"container {container.remote.id} has expired")
-        self._metadata.hide(container.remote.id, remote.id)
-        if file.spool is None and file.remote is not None and file.remote.id == remote.id:
-            self._tree.orphan(file)
 
     def expires(self, node: Node) -> float:
         """When what is known of *node* must be asked for again, on trio's clock."""

@@ -3,7 +3,15 @@
 import logging
 import os
 
-from containerfs.errors import Exists, FileSystemError, IsADirectory, Stale
+from containerfs.errors import (
+    Conflict,
+    Exists,
+    FileSystemError,
+    IsADirectory,
+    NotFound,
+    Stale,
+    WrongLength,
+)
 from containerfs.fs.attributes import now_ns
 from containerfs.fs.closing import Closing
 from containerfs.fs.handles import FileHandle, Handles
@@ -20,6 +28,8 @@ from containerfs.fs.writing import Writing
 from containerfs.upload.spools import SpoolDirectory
 
 log = logging.getLogger(__name__)
+
+VERSIONS = 3  # of a file that is replaced while it is being opened: as many are tried
 
 
 class Opening:
@@ -62,6 +72,7 @@ class Opening:
         Raises:
             Stale: It is gone; the kernel looks the name up again.
             NotFound: The server lists it and does not have it.
+            FileSystemError: Its content is needed, and can't be had.
             ReadOnly, NotPermitted: It can't be written.
         """
         writes = flags & os.O_ACCMODE != os.O_RDONLY
@@ -75,6 +86,8 @@ class Opening:
             await self._reading.find_size(file)
         if not writes:
             self._prefetch.opened(file, pid)
+        if _reads(flags):
+            await self._begin_reading(file)
         fh = self._add_handle(file, flags)
         keep_cache = file.pages_valid
         if not keep_cache:
@@ -89,6 +102,23 @@ class Opening:
             keep_cache = False
         file.pages_valid = True
         return fh, keep_cache
+
+    async def _begin_reading(self, file: File) -> None:
+        """Have the beginning of a small *file* here; that of now, where it was just replaced.
+
+        Until it is open it can still become what the server has now. Then it keeps its version,
+        and could only fail to be read.
+        """
+        for _ in range(VERSIONS):
+            remote = file.remote
+            try:
+                return await self._reading.begin(file)
+            except (NotFound, WrongLength):
+                if file.remote is remote and file.parent is not None:
+                    raise
+            if file.parent is None:
+                raise Stale(f"{file.name!r} is another file now")
+        raise Conflict(f"{file.path!r} is replaced again and again")
 
     def create(
         self, directory: Directory, name: str, mode: int, flags: int, *, uid: int, gid: int
@@ -143,3 +173,10 @@ class Opening:
         if flags & os.O_EXCL or not isinstance(node, File):
             raise Exists(name)
         return node
+
+
+def _reads(flags: int) -> bool:
+    """Whether a file that is opened with these flags is likely to be read: appending does, too."""
+    if flags & os.O_TRUNC:
+        return False
+    return flags & os.O_ACCMODE != os.O_WRONLY or bool(flags & os.O_APPEND)

@@ -5,13 +5,14 @@ from containerfs.cache.cachefile import Content
 from containerfs.cache.content import ContentStore
 from containerfs.cache.download import Download
 from containerfs.cache.downloads import Downloads
-from containerfs.errors import NotFound
+from containerfs.errors import NotFound, WrongLength
 from containerfs.fs.handles import FileHandle, Handles
-from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import File
 from containerfs.fs.patience import Patience
+from containerfs.fs.renewal import Renewal
 
 ALL = 1 << 62  # an offset past the end of every file
+SMALL = 256 << 10  # bytes of a file that is fetched as it is opened
 
 
 class Reading:
@@ -21,13 +22,13 @@ class Reading:
         self,
         *,
         handles: Handles[FileHandle],
-        namespace: Namespace,
+        renewal: Renewal,
         store: ContentStore,
         downloads: Downloads,
         patience: Patience,
     ) -> None:
         self._handles = handles
-        self._namespace = namespace
+        self._renewal = renewal
         self._store = store
         self._downloads = downloads
         self._patience = patience
@@ -69,12 +70,36 @@ class Reading:
     async def _receive(self, file: File, download: Download, offset: int, size: int) -> bytes:
         try:
             data = await self._downloads.read(download, offset, size)
-        except NotFound:
-            await self._namespace.lost(file)
+        except (NotFound, WrongLength) as exc:
+            await self._renewal.contradicted(file, exc)
             raise
         if download.is_complete:
             file.true_size = download.total
         return data
+
+    async def begin(self, file: File) -> None:
+        """Have the beginning of a small file here: while it is opened it can still be replaced.
+
+        Of a larger one, the first read will tell whether it can be had.
+
+        Raises:
+            NotFound, WrongLength: The server has not got what it listed; it was asked what there
+                is now.
+            FileSystemError: The content can't be had.
+        """
+        remote = file.remote
+        if remote is None or file.spool is not None or not 0 < (remote.size or 0) <= SMALL:
+            return
+        if self._store.size_of(remote) is not None:
+            return
+        download = self._downloads.join(remote)
+        try:
+            await self._downloads.read(download, 0, 1)
+        except (NotFound, WrongLength) as exc:
+            await self._renewal.contradicted(file, exc)
+            raise
+        finally:
+            self._downloads.leave(download)
 
     async def find_size(self, file: File) -> int:
         """The size of a file that the server does not tell the size of, asked for once a version.
@@ -89,8 +114,8 @@ class Reading:
         if size is None:
             try:
                 size = await self._downloads.probe(remote)
-            except NotFound:
-                await self._namespace.lost(file)
+            except NotFound as exc:
+                await self._renewal.contradicted(file, exc)
                 raise
         if file.remote is remote:
             file.true_size = size
@@ -109,8 +134,8 @@ class Reading:
                 content = self._store.pin(remote)  # one that does not fit goes with its last pin
                 if content is not None:
                     return content
-            except NotFound:
-                await self._namespace.lost(file)
+            except (NotFound, WrongLength) as exc:
+                await self._renewal.contradicted(file, exc)
                 raise
             finally:
                 self._downloads.leave(download)

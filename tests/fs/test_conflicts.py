@@ -252,7 +252,7 @@ async def test_stale_listings_show_what_was_just_written(service, box, mounting)
 
 
 async def test_a_container_expires_under_an_open_file(service, box, tree):
-    service.write(box, "/mnt/data/a", os.urandom(1000))
+    service.write(box, "/mnt/data/a", os.urandom(1_000_000))
     handle = await tree.open(f"{box.name}/a")
     service.expire(box)
     with pytest.raises(Expired):

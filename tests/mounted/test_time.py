@@ -161,6 +161,48 @@ def test_a_new_version_is_not_cut_to_the_size_that_the_kernel_still_believes(
         assert whole.read() == b"N" * after
 
 
+@pytest.mark.parametrize("how", ["cat", "r+", "append"])
+@pytest.mark.parametrize("size", [7, 100_000])
+@pytest.mark.parametrize("same_id", [True, False])
+def test_what_was_just_replaced_is_read_as_it_is_now(
+    server, mount, rewrite, run, how, size, same_id
+):
+    """Though neither the mount nor the kernel would ask for the listing again for an hour."""
+    id = server.new_container("box")
+    before, after = b"old" * 100, b"N" * size
+    server.write(id, "/mnt/data/kept", b"content", created_at=1_000)
+    file = server.write(id, "/mnt/data/file", before, created_at=1_000)["id"]
+    box = mount(ttl=3600) / "box"
+    assert {path.name: path.stat().st_size for path in box.iterdir()} == {"file": 300, "kept": 7}
+    rewrite(id, file, after, same_id=same_id, created_at=2_000)
+    if how == "cat":
+        assert run("cat", box / "file", text=False) == after
+        assert run("stat", "-c", "%s", box / "file").strip() == str(size)
+        return
+    with (box / "file").open({"r+": "r+b", "append": "ab"}[how], buffering=0) as opened:
+        assert os.fstat(opened.fileno()).st_size == size
+        opened.seek(0, os.SEEK_END)
+        opened.write(b"more")
+    assert (box / "file").read_bytes() == after + b"more"
+    held = sorted(server.content(id, each["id"]) for each in server.files(id))
+    assert held == sorted([b"content", after + b"more"])
+
+
+def test_a_server_that_tells_wrong_lengths_is_not_listed_again_for_each_file(
+    server, mount, errno_of
+):
+    id = server.new_container("box")
+    for number in range(20):
+        server.write(id, f"/mnt/data/{number}", b"content", bytes=70)
+    server.set_faults({"kind": "latency", "operation": "list_files", "seconds": 0.3})
+    box = mount(ttl=3600) / "box"
+    assert len(os.listdir(box)) == 20
+    server.forget_requests()
+    for number in range(20):
+        assert errno_of((box / str(number)).read_bytes) == "EIO"
+    assert operations(server).count("list_files") == 1
+
+
 def test_an_open_file_keeps_what_it_was_opened_with(server, mount, rewrite):
     id = server.new_container("box")
     file = server.write(id, "/mnt/data/file", b"old content", created_at=1_000)["id"]

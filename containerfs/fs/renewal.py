@@ -1,0 +1,63 @@
+"""Asks what there is now, where what came as a file's content is not what was listed."""
+
+import logging
+
+import trio
+
+from containerfs.cache.metadata import Metadata
+from containerfs.errors import Expired, FileSystemError, NotFound, WrongLength
+from containerfs.fs.namespace import Namespace
+from containerfs.fs.nodes import ContainerDirectory, File
+from containerfs.fs.tree import Tree
+
+log = logging.getLogger(__name__)
+
+LIMIT = 5.0  # seconds that a program waits for it
+REST = 10.0  # times what a renewal that changed nothing took, until the next for such a reason
+
+
+class Renewal:
+    """Lists a container anew for the sake of one file."""
+
+    def __init__(self, *, tree: Tree, namespace: Namespace, metadata: Metadata) -> None:
+        self._tree = tree
+        self._namespace = namespace
+        self._metadata = metadata
+        self._rests: dict[ContainerDirectory, float] = {}  # until when
+
+    async def contradicted(self, file: File, error: NotFound | WrongLength) -> None:
+        """Asking for the content of *file* ended with *error*: have its version of now shown.
+
+        Afterwards it shows that, or has left its directory; or the server stays with what it
+        listed, and it is as before.
+
+        Raises:
+            Expired: The whole container is gone; the file stays in its snapshot.
+        """
+        container, remote = file.container, file.remote
+        if container is None or remote is None:
+            return
+        is_missing = isinstance(error, NotFound)
+        begun = trio.current_time()
+        if not is_missing and begun < self._rests.get(container, begun):
+            return
+        with trio.move_on_after(LIMIT):
+            try:
+                await self._namespace.refresh(file, fresh=True)
+            except FileSystemError as exc:
+                log.info("container %s: %s", container.remote.id, exc)
+        if container.is_snapshot:
+            raise Expired(f"container {container.remote.id} has expired")
+        if file.remote is not remote or file.parent is None:
+            self._rests.pop(container, None)
+        elif is_missing:
+            self._hide(container, file)
+        else:  # a server that tells wrong lengths is not to be asked again for each file
+            self._rests[container] = begun + REST * (trio.current_time() - begun)
+
+    def _hide(self, container: ContainerDirectory, file: File) -> None:
+        """It is listed, and is not there."""
+        assert file.remote is not None  # noqa: S101 - it was asked for
+        self._metadata.hide(container.remote.id, file.remote.id)
+        if file.spool is None:
+            self._tree.orphan(file)
