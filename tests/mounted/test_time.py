@@ -188,6 +188,19 @@ def test_what_was_just_replaced_is_read_as_it_is_now(
     assert held == sorted([b"content", after + b"more"])
 
 
+@pytest.mark.parametrize(("same_id", "error"), [(True, "EIO"), (False, "ENOENT")])
+def test_what_was_just_replaced_and_is_large_is_read_by_who_opens_it_again(
+    server, mount, rewrite, errno_of, same_id, error
+):
+    id = server.new_container("box")
+    file = server.write(id, "/mnt/data/file", b"old" * 200_000, created_at=1_000)["id"]
+    path = mount(ttl=3600) / "box" / "file"
+    assert path.stat().st_size == 600_000
+    rewrite(id, file, b"NEW" * 150_000, same_id=same_id, created_at=2_000)
+    assert errno_of(path.read_bytes) == error
+    assert path.read_bytes() == b"NEW" * 150_000
+
+
 def test_a_server_that_tells_wrong_lengths_is_not_listed_again_for_each_file(
     server, mount, errno_of
 ):
