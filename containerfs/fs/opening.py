@@ -78,8 +78,7 @@ class Opening:
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if file.spool is None and file.parent is not None:
             await self._namespace.refresh(file, early=not (writes or flags & os.O_TRUNC))
-        if file.parent is None and not file.opens:
-            raise Stale(f"inode {file.ino} is gone")
+        _check_is_there(file)
         if writes or flags & os.O_TRUNC:
             check_writable(file)
         if file.size is None and not flags & os.O_TRUNC:
@@ -88,6 +87,7 @@ class Opening:
             self._prefetch.opened(file, pid)
         if _reads(flags):
             await self._begin_reading(file)
+            _check_is_there(file)
         fh = self._add_handle(file, flags)
         keep_cache = file.pages_valid
         if not keep_cache:
@@ -113,11 +113,11 @@ class Opening:
             remote = file.remote
             try:
                 return await self._reading.begin(file)
-            except (NotFound, WrongLength):
-                if file.remote is remote and file.parent is not None:
+            except (NotFound, WrongLength) as exc:
+                if file.parent is None:
+                    raise Stale(f"inode {file.ino} is gone") from exc
+                if file.remote is remote:
                     raise
-            if file.parent is None:
-                raise Stale(f"{file.name!r} is another file now")
         raise Conflict(f"{file.path!r} is replaced again and again")
 
     def create(
@@ -173,6 +173,12 @@ class Opening:
         if flags & os.O_EXCL or not isinstance(node, File):
             raise Exists(name)
         return node
+
+
+def _check_is_there(file: File) -> None:
+    """Have the kernel look the name up again where *file* has none, and nobody has it open."""
+    if file.parent is None and not file.opens:
+        raise Stale(f"inode {file.ino} is gone")
 
 
 def _reads(flags: int) -> bool:
