@@ -24,7 +24,7 @@ FOLDERS = ("content", "spool")
 _RECORD = "mount.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Account:
     """The folder of an account.
 

@@ -63,7 +63,7 @@ async def run(
         accounts.remember(Account(directory=directory, mountpoint=str(mountpoint), source=source))
         state = stack.enter_context(accounts.opened(directory))
         async with connect(connection) as client, trio.open_nursery() as nursery:
-            nursery.start_soon(client.open_ahead)
+            await nursery.start(client.open_ahead)
             mount = Mount(
                 client=client,
                 state=state,

@@ -28,7 +28,7 @@ class AlreadyMountedError(MountError):
     """A living mount of ours is there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Mounted:
     """What the kernel has mounted on a directory."""
 

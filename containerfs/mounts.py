@@ -17,7 +17,7 @@ from pathlib import Path
 from containerfs.mountpoint import MountError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Mount:
     """A running mount, as it was recorded."""
 
@@ -29,7 +29,7 @@ class Mount:
     patience: float | None = None  # seconds that its end may wait for what is unsent, if told
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class _Record:
     """A mount, and the file that says so."""
 

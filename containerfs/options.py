@@ -32,7 +32,6 @@ def _umask() -> int:
     return int(next(found, "022"), 8)
 
 
-# Nobody compares or prints one; making the code for so many fields takes a while at each start.
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Options:
     """The value of every setting; sizes are bytes, durations are seconds."""

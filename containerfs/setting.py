@@ -14,7 +14,7 @@ class OptionError(Exception):
     """An option that does not exist, or a value that makes no sense: a usage error, in one line."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Option:
     """What there is to know about one setting."""
 

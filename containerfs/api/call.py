@@ -17,7 +17,7 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "DELETE"})
 _PLAIN = re.compile(r"[0-9A-Za-z_-]+")  # a segment that needs no escape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Call:
     """A method, a path below the base URL, and what goes with it.
 

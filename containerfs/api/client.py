@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 import httpx
+import trio
 
 from containerfs.api.call import Call
 from containerfs.api.connection import Connection
@@ -70,7 +71,7 @@ class Client:
         *,
         small: SmallContents,
         ranges: Ranges,
-        open_ahead: Callable[[], Awaitable[None]],
+        open_ahead: Callable[..., Awaitable[None]],
     ) -> None:
         self._session = session
         self._small = small
@@ -82,12 +83,14 @@ class Client:
         """Whether a request is under way."""
         return self._session.is_busy
 
-    async def open_ahead(self) -> None:
+    async def open_ahead(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Connect before there is anything to send, so that the first call need not wait for it.
 
-        Where that fails nothing is raised: a call tells.
+        Once it has started, calls wait for it. Where it fails nothing is raised: a call tells.
         """
-        await self._open_ahead()
+        await self._open_ahead(task_status=task_status)
 
     def on_pause(self, tell: Callable[[float], None]) -> None:
         """Have *tell* called with the seconds of each pause that the server asks for (429)."""

@@ -10,7 +10,7 @@ import trio
 from containerfs.api.channel import Channel, TlsChannel
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Route:
     """Where a server is and how it is spoken to.
 

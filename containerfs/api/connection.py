@@ -19,7 +19,7 @@ _KEY = re.compile(r"[\x21-\x7e]+")
 _SHORTEST_SECRET = 8  # characters of a header's or a query's value that is taken for one
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Connection:
     """An address, who asks, and how long to wait.
 

@@ -23,7 +23,7 @@ QUICK = 2.0  # an answer is quick when it takes at most this many times the best
 SLACK = 0.05  # seconds added to that, so that noise on a short line does not count as slowness
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Turn:
     is_transfer: bool
     number: int

@@ -29,7 +29,7 @@ LONGEST_WAIT = 8.0  # seconds
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Refusal:
     """One attempt that failed, and what follows from it."""
 
@@ -39,7 +39,7 @@ class Refusal:
     most_attempts: float = math.inf  # how often it is worth trying in the face of this
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Schedule:
     """How long to go on.
 

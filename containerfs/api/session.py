@@ -36,7 +36,7 @@ LONGEST_REFUSAL = 1500  # characters of a message; some quote what the server se
 UPLOAD_ATTEMPTS = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Answer:
     """A success.
 
@@ -56,7 +56,7 @@ class Answer:
         return request_id(self.response)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Progress:
     """How far the attempts at one call have come."""
 

@@ -54,13 +54,18 @@ class Transport(httpx.AsyncBaseTransport):
         self._closed = False
         self._ahead: trio.Event | None = None  # while a connection is opened for who comes first
 
-    async def open_ahead(self, limit: float) -> None:
+    async def open_ahead(
+        self, limit: float, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Have a connection ready for the first request; a failure is left for that one to tell.
+
+        Once it has started, a request waits for it instead of opening another one.
 
         Args:
             limit: Seconds that each step may take.
         """
         ahead = self._ahead = trio.Event()
+        task_status.started()
         try:
             link = Link(await self._route.open(limit))
             link.answered()  # nothing is: it stands where it would after an answer

@@ -72,7 +72,7 @@ class Container:
         return self.last_active + 60 * self.expires_after
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Page(Generic[T]):
     """One answer of a list operation, in the server's order."""
 

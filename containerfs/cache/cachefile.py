@@ -170,7 +170,7 @@ class PackedContent(Content):
         self._packs.let_go(self._address, self._place)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Parked:
     """A content that was begun and left: its first *available* of *total* bytes are there.
 

@@ -15,7 +15,7 @@ LONG_LIFE = 10.0  # times what it took: how long a long listing is believed
 LONGEST_LIFE = 60.0  # seconds; what the pages and the time of a listing can add up to
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Listing(Generic[EntryT]):
     """What a container (or the account) held; a new object for each answer of the server."""
 

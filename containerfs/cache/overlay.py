@@ -16,7 +16,7 @@ MISSING_LIFE = 300.0  # how long an object is hidden that is listed and answers 
 EntryT = TypeVar("EntryT", Container, RemoteFile)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Overlay(Generic[EntryT]):
     """Our own changes that a listing may not show yet."""
 

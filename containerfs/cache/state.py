@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS listings(
 """
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class LocalNode:
     """What is remembered of one name in a container.
 

@@ -12,8 +12,8 @@ import click
 
 from containerfs.api.connection import Connection
 from containerfs.api.environment import SOCKET_BASE_URL, connection_from
-from containerfs.cli.output import printable
 from containerfs.cli.starting import collecting_later
+from containerfs.cli.visible import printable
 from containerfs.configuration import load
 from containerfs.errors import AccessDenied, Expired, FileSystemError, NotFound
 from containerfs.options import OPTIONS, Options
@@ -57,7 +57,7 @@ _FAILURES: dict[type[FileSystemError], type[Failed]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Target:
     """Which server is meant."""
 

@@ -16,7 +16,7 @@ import click
 
 from containerfs.api.connection import Connection
 from containerfs.cli.logvolume import VolumeLimit
-from containerfs.cli.output import printable
+from containerfs.cli.visible import printable
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 

@@ -17,7 +17,7 @@ FORGOTTEN = 60.0  # seconds after which a kind is new again
 MOST_KINDS = 1_000  # that are remembered
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Turns:
     """Who may be told when."""
 

@@ -28,7 +28,7 @@ Ready = Callable[[], None]
 _HINT = " (Ctrl-C: leave it to the next mount)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Source:
     """What is mounted: the service, or an embedded server."""
 
@@ -51,7 +51,7 @@ class Source:
         raise ValueError(f"unknown source {text!r}: it is openai: or local:[DATA]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Mounting:
     """A mount that is about to be: everything has been checked."""
 

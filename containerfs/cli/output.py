@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from containerfs.cli.shapes import cell
+from containerfs.cli.visible import printable
 
 T = TypeVar("T")
 Shape = dict[str, Any]
@@ -62,11 +63,6 @@ def show_all(shapes: Sequence[Shape], *, columns: Sequence[str], form: str | Non
             click.echo(_json(shape))
 
 
-def printable(text: str) -> str:
-    """*text* with everything escaped that is not a visible character or a space."""
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
 def _chosen(form: str | None) -> str:
     if form is None:
         return "table" if sys.stdout.isatty() else "jsonl"
@@ -102,8 +98,3 @@ def _table(rows: Sequence[dict[str, str]], columns: Sequence[str] = ("field", "v
     for row in rows:
         table.add_row(*(Text(printable(row[name])) for name in columns))
     Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False).print(table)
-
-
-def _escaped(char: str) -> str:
-    number = ord(char)
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

@@ -10,7 +10,8 @@ import click
 
 from containerfs import accounts, mountpoint, mounts, unsent
 from containerfs.accounts import Account
-from containerfs.cli.output import printable, show_all
+from containerfs.cli.output import show_all
+from containerfs.cli.visible import printable
 from containerfs.errors import NotFound
 from containerfs.options import Options
 from containerfs.unsent import Unsent

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from containerfs.cli.output import printable
+from containerfs.cli.visible import printable
 
 Advance = Callable[[int], None]  # told the bytes transferred so far
 

@@ -10,8 +10,9 @@ import click
 from containerfs import accounts, unsent
 from containerfs.accounts import Account
 from containerfs.cli.calling import failures_told, options_of, with_options
-from containerfs.cli.output import format_option, printable
+from containerfs.cli.output import format_option
 from containerfs.cli.pending import accounts_at, described, show_unsent
+from containerfs.cli.visible import printable
 from containerfs.errors import Busy, FileSystemError
 from containerfs.unsent import Unsent
 

@@ -19,7 +19,7 @@ from containerfs.upload.journal import Journal
 FEW = 256  # files that differ; each is compared with the names of all
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Difference:
     """What a listing has that the one before did not have, and the other way round."""
 

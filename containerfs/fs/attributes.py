@@ -29,7 +29,7 @@ class Stat(Protocol):
     st_ctime_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Owner:
     """Who owns what nobody else was made the owner of, and which permissions are taken away."""
 

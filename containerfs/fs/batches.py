@@ -17,7 +17,7 @@ GATHERED = 0.002  # seconds in which changes come together
 T = TypeVar("T")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class _Asked(Generic[T]):
     """A change that waits for its transaction, and then what came of it."""
 

@@ -25,7 +25,7 @@ DOUBT_LIFE = 300.0  # seconds in which a lost upload may still come to be listed
 AT_ONCE = 120  # seconds between uploads that did not know of one another
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class _Sent:
     """An upload that others may have made too."""
 

@@ -11,7 +11,7 @@ from containerfs.fs.patterns import NamePatterns
 from containerfs.upload.spool import Spool
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Move:
     """One file's way to its new name.
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from fnmatch import translate
+from functools import cached_property
 
 
 class NamePatterns:
@@ -12,8 +13,13 @@ class NamePatterns:
         """Args:
         patterns: Shell patterns for a name; case counts.
         """
-        alternatives = "|".join(translate(pattern) for pattern in patterns)
-        self._pattern = re.compile(alternatives or r"(?!)")
+        self._patterns = tuple(patterns)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        # Not before a name is looked at: to compile it takes a while, and starting is time.
+        alternatives = "|".join(translate(pattern) for pattern in self._patterns)
+        return re.compile(alternatives or r"(?!)")
 
     def matches(self, name: str) -> bool:
         return self._pattern.match(name) is not None

@@ -14,7 +14,7 @@ from functools import partial
 SCHEMA = "CREATE TABLE IF NOT EXISTS intents(id INTEGER PRIMARY KEY, facts TEXT NOT NULL);"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Rename:
     """One file that the server gets under a new name.
 

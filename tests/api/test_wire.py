@@ -311,9 +311,7 @@ async def test_a_request_waits_for_the_connection_that_is_being_opened_ahead(
     raw: Any, raw_client: Any
 ) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(raw_client.open_ahead)
-        for _ in range(2):  # by then it is under way
-            await trio.lowlevel.checkpoint()
+        await nursery.start(raw_client.open_ahead)
         await raw_client.list_containers()
     assert [request.connection for request in raw.requests] == [1]
     assert raw.connections == 1

@@ -11,7 +11,7 @@ IMPORTED = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)
 NEEDLESS = {
     *("asyncio", "certifi", "difflib", "h11", "httpcore", "hypothesis", "importlib.metadata"),
     *("multiprocessing", "pygments", "rich", "starlette", "tomllib", "uvicorn", "yaml", "zipfile"),
-    *("containerfs.cli.optionstring", "containerfs.server"),
+    *("containerfs.cli.optionstring", "containerfs.cli.output", "containerfs.server"),
 }
 
 
