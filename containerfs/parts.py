@@ -22,6 +22,7 @@ from containerfs.fs.early import FirstListings
 from containerfs.fs.handles import FileHandle, Handles
 from containerfs.fs.inodes import Inodes
 from containerfs.fs.keeping import Keeping
+from containerfs.fs.lostanswers import LostAnswers
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import Directory
 from containerfs.fs.objects import Objects
@@ -165,6 +166,13 @@ class Sends:
             state=storage.state,
             uploader=storage.uploader,
             patience=self.patience,
+        )
+        self.lost_answers = LostAnswers(
+            delivery=self.delivery,
+            conflicts=shown.conflicts,
+            metadata=storage.metadata,
+            journal=storage.journal,
+            uploader=storage.uploader,
         )
         self.keeping = Keeping(journal=storage.journal, state=storage.state)
         self.sending = Sending(

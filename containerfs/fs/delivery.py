@@ -43,10 +43,8 @@ class Delivery:
 
         A server that refuses slashes in names gets the base name: the directory is kept here.
         """
-        name = upload_name(path)
+        name = self._upload_name(container, path)
         base = name.rpartition("/")[2]
-        if container.remote.id in self._flat:
-            name = base
         with self._patience.waiting(f"sending {path!r}") as progress:
             send = partial(
                 self._uploader.send,
@@ -71,6 +69,27 @@ class Delivery:
         if len(stripped(remote.path, id=remote.id) or ()) > 1:
             self._deep.add(container.remote.id)
         return remote
+
+    async def find(
+        self, container: ContainerDirectory, *, path: str, fd: int, size: int
+    ) -> RemoteFile | None:
+        """What an earlier `put` of this has made, if its answer was lost; None where nothing came.
+
+        Raises:
+            FileSystemError: The server does not say.
+        """
+        name = self._upload_name(container, path)
+        return await self._uploader.find_arrived(
+            container.remote.id,
+            fd=fd,
+            size=size,
+            known=partial(self._own_ids, container),
+            is_named=partial(self._is_named, container, name),
+        )
+
+    def _upload_name(self, container: ContainerDirectory, path: str) -> str:
+        name = upload_name(path)
+        return name.rpartition("/")[2] if container.remote.id in self._flat else name
 
     def _is_named(self, container: ContainerDirectory, name: str, file: RemoteFile) -> bool:
         """Whether *file* has the path that an upload as *name* gets, or its base name alone."""

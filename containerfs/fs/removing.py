@@ -17,6 +17,7 @@ from containerfs.errors import (
 from containerfs.fs.attributes import now_ns
 from containerfs.fs.containers import Containers
 from containerfs.fs.keeping import Keeping
+from containerfs.fs.lostanswers import LostAnswers
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.permissions import check_can_change
@@ -40,6 +41,7 @@ class Removing:
         reading: Reading,
         spooling: Spooling,
         keeping: Keeping,
+        lost_answers: LostAnswers,
         metadata: Metadata,
         store: ContentStore,
         uploader: Uploader,
@@ -55,6 +57,7 @@ class Removing:
         self._reading = reading
         self._spooling = spooling
         self._keeping = keeping
+        self._lost_answers = lost_answers
         self._metadata = metadata
         self._store = store
         self._uploader = uploader
@@ -105,7 +108,8 @@ class Removing:
         """Remove a file, with the older objects it hides, or a symbolic link.
 
         Raises:
-            FileSystemError: The server did not delete it; it stays.
+            FileSystemError: The server did not delete it, or could not be asked whether it has it;
+                it stays.
         """
         node = await self._namespace.find(parent, name)
         if isinstance(node, Directory):
@@ -117,6 +121,7 @@ class Removing:
             raise ReadOnly(f"container {container.remote.id} has expired")
         if isinstance(node, File):
             async with node.changing:
+                await self._lost_answers.settle([node])
                 await self._keeping.try_to_settle()  # or it might be sent again after a power cut
                 await self._remove_remote(node, container)
                 self.forget_file(node)

@@ -19,6 +19,7 @@ from containerfs.errors import (
     Stale,
 )
 from containerfs.fs.committing import Commits
+from containerfs.fs.lostanswers import LostAnswers
 from containerfs.fs.moves import Plans
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import Directory, File, Node
@@ -44,6 +45,7 @@ class Renaming:
         namespace: Namespace,
         reading: Reading,
         removing: Removing,
+        lost_answers: LostAnswers,
         sending: Sending,
         plans: Plans,
         transfer: Transfer,
@@ -55,6 +57,7 @@ class Renaming:
         self._namespace = namespace
         self._reading = reading
         self._removing = removing
+        self._lost_answers = lost_answers
         self._sending = sending
         self._plans = plans
         self._transfer = transfer
@@ -133,6 +136,7 @@ class Renaming:
             await self._transfer.lock(locks, moves, node, target)
             if node.parent is not parent or new.children.get(new_name) is not target:
                 raise Stale(f"{new_name!r} changed meanwhile")  # the kernel looks again
+            await self._lost_answers.settle(_files(node, target))
             moves = self._plans.plan(node, container, base)
             if isinstance(target, File) and target.opens and target.spool is None:
                 await self._removing.keep_content(target)
@@ -156,6 +160,7 @@ class Renaming:
         async with AsyncExitStack() as locks:
             moves = [move for plan in plans for move in self._plans.plan(*plan)]
             await self._transfer.lock(locks, moves, one, other)
+            await self._lost_answers.settle(_files(one, other))
             moves = [move for plan in plans for move in self._plans.plan(*plan)]
             for move in moves:  # a server may overwrite by name: have all content here first
                 if move.file.spool is None:
@@ -173,3 +178,12 @@ class Renaming:
         for each in (node, *below):
             if isinstance(each, File) and each.is_dirty and not each.writers:
                 self._sending.send_soon(each)
+
+
+def _files(*nodes: Node | None) -> list[File]:
+    """Those files among these, or below them, that `Transfer.lock` locks."""
+    found = [node for node in nodes if isinstance(node, File)]
+    for node in nodes:
+        below = node.walk() if isinstance(node, Directory) else ()
+        found += [each for each in below if isinstance(each, File) and each.spool is not None]
+    return found

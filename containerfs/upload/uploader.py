@@ -65,10 +65,10 @@ class Uploader:
         Raises:
             FileSystemError: The server has nothing of it, or what it has was removed again.
         """
-        find = partial(
-            self._look, container_id, name=name, fd=fd, size=size, known=known, is_named=is_named
+        search = partial(
+            self.find_arrived, container_id, fd=fd, size=size, known=known, is_named=is_named
         )
-        file = await find() if may_be_there else None
+        file = await self._look(name, search) if may_be_there else None
         is_doubtful = may_be_there and file is None
         for wait in (*RESEND_WAITS, None):
             if file is not None:
@@ -78,7 +78,7 @@ class Uploader:
                     container_id, name=name, fd=fd, size=size, progress=progress
                 )
             except Uncertain:
-                file = await find()
+                file = await self._look(name, search)
                 is_doubtful = file is None
                 if file is None and wait is None:
                     raise
@@ -98,10 +98,24 @@ class Uploader:
         return file_id in self._doubted
 
     async def _look(
+        self, name: str, search: Callable[[], Awaitable[RemoteFile | None]]
+    ) -> RemoteFile | None:
+        """What *search* finds.
+
+        Raises:
+            Uncertain: The server could not be asked: it still may be there.
+        """
+        try:
+            return await search()
+        except (Expired, NotFound):
+            raise
+        except FileSystemError as exc:
+            raise Uncertain(f"whether {name!r} has arrived is not known: {exc}") from exc
+
+    async def find_arrived(
         self,
         container_id: str,
         *,
-        name: str,
         fd: int,
         size: int,
         known: Callable[[], Collection[str]],
@@ -109,21 +123,18 @@ class Uploader:
     ) -> RemoteFile | None:
         """The object that a POST with a lost answer made: by its name, length and content.
 
+        Args as for `send`.
+
         Raises:
-            Uncertain: The server could not be asked: it still may be there.
+            FileSystemError: The server could not be asked: it still may be there.
         """
-        try:
-            listed = await all_files(self._client, container_id)
-            others = {*known(), *(id for _, id in self._journal.deletions)}
-            for file in listed:
-                fits = file.id not in others and file.size in (None, size) and is_named(file)
-                if fits and await self.holds(file, fd, size) and file.id not in known():
-                    log.info("the upload of %r had arrived, as %s", name, file.id)
-                    return file
-        except (Expired, NotFound):
-            raise
-        except FileSystemError as exc:
-            raise Uncertain(f"whether {name!r} has arrived is not known: {exc}") from exc
+        listed = await all_files(self._client, container_id)
+        others = {*known(), *(id for _, id in self._journal.deletions)}
+        for file in listed:
+            fits = file.id not in others and file.size in (None, size) and is_named(file)
+            if fits and await self.holds(file, fd, size) and file.id not in known():
+                log.info("the upload of %r had arrived, as %s", file.path, file.id)
+                return file
         return None
 
     async def find(self, container_id: str, file_id: str) -> RemoteFile | None:

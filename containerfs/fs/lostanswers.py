@@ -1,0 +1,73 @@
+"""Uploads whose answers were lost, of files that get another name, or none.
+
+What arrived of them nevertheless would come back as a file that somebody has removed, or stay on
+the server beside the one that took its name. A file that keeps its name needs none of this: it is
+looked for when it is sent again.
+"""
+
+import logging
+from collections.abc import Iterable
+
+from containerfs.cache.metadata import Metadata
+from containerfs.errors import Expired, NotFound
+from containerfs.fs.conflicts import Conflicts
+from containerfs.fs.delivery import Delivery
+from containerfs.fs.nodes import File
+from containerfs.upload.journal import Journal
+from containerfs.upload.uploader import Uploader
+
+log = logging.getLogger(__name__)
+
+
+class LostAnswers:
+    """Finds out what arrived, and removes it."""
+
+    def __init__(
+        self,
+        *,
+        delivery: Delivery,
+        conflicts: Conflicts,
+        metadata: Metadata,
+        journal: Journal,
+        uploader: Uploader,
+    ) -> None:
+        self._delivery = delivery
+        self._conflicts = conflicts
+        self._metadata = metadata
+        self._journal = journal
+        self._uploader = uploader
+
+    async def settle(self, files: Iterable[File]) -> None:
+        """Return when the server has nothing of these but what is known here.
+
+        `changing` of each is held.
+
+        Raises:
+            FileSystemError: The server could not be asked: nothing may be forgotten yet.
+        """
+        for file in files:
+            if file.entry is not None and file.entry.state == "sending":
+                await self._remove_arrived(file)
+            elif file.remote is not None and self._uploader.may_be_twice(file.remote.id):
+                container = file.container
+                if container is not None:
+                    await self._conflicts.resolve(container, file)
+
+    async def _remove_arrived(self, file: File) -> None:
+        container, entry, spool = file.container, file.entry, file.spool
+        if container is None or container.is_snapshot or entry is None or spool is None:
+            return
+        spool.freeze()
+        try:
+            arrived = await self._delivery.find(
+                container, path=entry.path, fd=spool.fd, size=spool.size
+            )
+        except (NotFound, Expired) as exc:  # with all that was in it
+            log.info("container %s: %s", container.remote.id, exc)
+            return
+        finally:
+            spool.thaw()
+        self._journal.update(entry, state="dirty")
+        if arrived is not None:
+            self._metadata.forget(container.remote.id, arrived.id)
+            await self._uploader.delete(container.remote.id, arrived.id)
