@@ -333,6 +333,20 @@ def test_attributes_survive_a_remount(adorned):
     assert os.readlink(adorned / "box" / "link") == "file"
 
 
+def test_attributes_of_what_went_while_nothing_was_mounted_are_not_its_successors(mount, server):
+    id = server.new_container("box")
+    first = server.write(id, "/mnt/data/file", b"first")["id"]
+    mounted = mount()
+    (mounted / "box" / "file").chmod(0o751)
+    mounted.stop()
+    server.call("DELETE", f"/v1/containers/{id}/files/{first}")
+    mounted.remount()
+    assert os.listdir(mounted / "box") == []
+    server.write(id, "/mnt/data/file", b"second")
+    mounted.remount()
+    assert os.stat(mounted / "box" / "file").st_mode & 0o777 == 0o644
+
+
 def test_attributes_survive_a_rename(adorned):
     box = adorned / "box"
     before = {name: facts(box / name) for name in ("file", "dir", "link")}
