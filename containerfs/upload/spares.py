@@ -41,6 +41,7 @@ class Spares:
         self._sync = sync
         self._ready: deque[tuple[Path, int]] = deque()  # with their descriptors
         self._given: deque[tuple[Path, int]] = deque()  # the same, before they are
+        self._doomed: deque[tuple[Path, int]] = deque()  # the same, that are too many
         self._made_at = 0.0  # when a file was last needed that was not ready
         self._are_wanted = trio.Event()
         self._is_closed = False
@@ -53,7 +54,7 @@ class Spares:
         """
         while self._ready:
             path, fd = self._ready.popleft()
-            if len(self._ready) < AHEAD and self._is_burst():
+            if len(self._ready) + len(self._given) < AHEAD and self._is_burst():
                 self._are_wanted.set()
             if os.fstat(fd).st_nlink:
                 return path, fd
@@ -78,13 +79,14 @@ class Spares:
         return path, os.open(path, _FLAGS, 0o600)
 
     def give(self, path: Path, fd: int) -> None:
-        """Take over a file that no spool uses any more; it is emptied, or removed."""
-        if len(self._ready) + len(self._given) < MOST and not self._is_closed:
-            self._given.append((path, fd))
-            if len(self._given) >= AHEAD:
-                self._are_wanted.set()
+        """Take over a file that no spool uses any more; it is emptied, or removed in a moment."""
+        if self._is_closed or len(self._doomed) >= MOST:
+            _remove(path, fd)
             return
-        _remove(path, fd)
+        files = self._given if len(self._ready) + len(self._given) < MOST else self._doomed
+        files.append((path, fd))
+        if len(files) >= AHEAD:
+            self._are_wanted.set()
 
     async def _use_given(self) -> None:
         """Have what was given so far ready for new spools."""
@@ -109,10 +111,12 @@ class Spares:
             while True:
                 await self._are_wanted.wait()
                 self._are_wanted = trio.Event()
-                if self._given:
+                if len(self._given) >= AHEAD or (self._given and not self._ready):
                     await self._use_given()
                 if len(self._ready) < AHEAD and self._is_in_burst:
                     await trio.to_thread.run_sync(self._make_some)
+                if self._doomed:
+                    await trio.to_thread.run_sync(self._remove_doomed)
         finally:
             self.close()
 
@@ -123,10 +127,15 @@ class Spares:
         except OSError:  # who needs one is told
             pass
 
+    def _remove_doomed(self) -> None:
+        with suppress(IndexError):  # who is in the event loop adds to them only
+            while True:
+                _remove(*self._doomed.popleft())
+
     def close(self) -> None:
-        """Remove all that are ready, and keep none from now on."""
+        """Remove all that there are, and keep none from now on."""
         self._is_closed = True
-        for files in (self._ready, self._given):
+        for files in (self._ready, self._given, self._doomed):
             while files:
                 _remove(*files.popleft())
 
