@@ -25,6 +25,7 @@ from containerfs.errors import FileSystemError, from_os_error
 log = logging.getLogger(__name__)
 
 MOST = 64  # spares that are kept
+MOST_DOOMED = 256  # that wait for a thread to remove them
 AHEAD = 32  # files that are made at once, ahead
 BURST = 0.05  # seconds between two spools that are made for a third to be expected
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -41,7 +42,7 @@ class Spares:
         self._sync = sync
         self._ready: deque[tuple[Path, int]] = deque()  # with their descriptors
         self._given: deque[tuple[Path, int]] = deque()  # the same, before they are
-        self._doomed: deque[tuple[Path, int]] = deque()  # the same, that are too many
+        self._doomed: deque[Path] = deque()  # closed, and still to be removed
         self._made_at = 0.0  # when a file was last needed that was not ready
         self._are_wanted = trio.Event()
         self._is_closed = False
@@ -80,13 +81,17 @@ class Spares:
 
     def give(self, path: Path, fd: int) -> None:
         """Take over a file that no spool uses any more; it is emptied, or removed in a moment."""
-        if self._is_closed or len(self._doomed) >= MOST:
+        if self._is_closed or len(self._doomed) >= MOST_DOOMED:
             _remove(path, fd)
-            return
-        files = self._given if len(self._ready) + len(self._given) < MOST else self._doomed
-        files.append((path, fd))
-        if len(files) >= AHEAD:
-            self._are_wanted.set()
+        elif len(self._ready) + len(self._given) < MOST:
+            self._given.append((path, fd))
+            if len(self._given) >= AHEAD:
+                self._are_wanted.set()
+        else:
+            os.close(fd)
+            self._doomed.append(path)
+            if len(self._doomed) >= AHEAD:
+                self._are_wanted.set()
 
     async def _use_given(self) -> None:
         """Have what was given so far ready for new spools."""
@@ -128,19 +133,23 @@ class Spares:
             pass
 
     def _remove_doomed(self) -> None:
-        with suppress(IndexError):  # who is in the event loop adds to them only
-            while True:
-                _remove(*self._doomed.popleft())
+        while self._doomed:
+            _unlink(self._doomed.popleft())
 
     def close(self) -> None:
         """Remove all that there are, and keep none from now on."""
         self._is_closed = True
-        for files in (self._ready, self._given, self._doomed):
+        for files in (self._ready, self._given):
             while files:
                 _remove(*files.popleft())
+        self._remove_doomed()
 
 
 def _remove(path: Path, fd: int) -> None:
     os.close(fd)
+    _unlink(path)
+
+
+def _unlink(path: Path) -> None:
     with suppress(OSError):  # the next mount does
         path.unlink(missing_ok=True)
