@@ -43,7 +43,7 @@ def answers(raw: Any) -> dict[str, list[bytes]]:
         "continued": [b"HTTP/1.1 100 Continue\r\n\r\n" + plain],
         "refused": [raw.json({"error": {"message": "no such thing"}}, 404)],
         "broken": [raw.json({}, 500)],
-        "error as success": [raw.json({"error": {"message": "expired"}})],
+        "error as success": [raw.json({**FILE, "error": {"message": "expired"}})],
         "nothing of a file": [raw.json({"id": "f"})],
         "no JSON": [raw.plain(b"<html>")],
         "no HTTP": [b"<html>\r\n\r\n" + raw.CLOSE],
