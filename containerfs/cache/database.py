@@ -11,7 +11,6 @@ import trio
 
 from containerfs.errors import LocalFault, from_os_error
 
-LONGEST_LOG = 4_000  # pages of 4 KiB; moving them into the database syncs it twice, while all wait
 QUICK = 1e-3  # seconds: a disk that is through with a sync so soon is waited for without a thread
 
 
@@ -97,7 +96,6 @@ def connected(path: Path, *, schema: str = "") -> Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {LONGEST_LOG}")
         connection.executescript(schema)
     except BaseException:
         connection.close()
