@@ -19,13 +19,14 @@ from containerfs.api.connection import Connection
 from containerfs.api.content import ContentRequest, Part, Ranges
 from containerfs.api.exchange import Exchange
 from containerfs.api.limits import Limiter
-from containerfs.api.multipart import FilePart
+from containerfs.api.multipart import SMALL, FilePart
 from containerfs.api.parsing import container, page, remote_file
 from containerfs.api.session import Answer, Session
 from containerfs.api.small import SmallContents
 from containerfs.api.tls import ssl_context
 from containerfs.api.transport import Transport
 from containerfs.api.types import Container, Page, RemoteFile
+from containerfs.api.uploads import SmallUploads
 from containerfs.errors import ServerFault, Uncertain
 
 Order = Literal["asc", "desc"]
@@ -58,8 +59,9 @@ async def connect(connection: Connection) -> AsyncIterator["Client"]:
             ranges=ranges,
             timeout=connection.timeout,
         )
+        uploads = SmallUploads(transport=transport, exchange=exchange, limiter=limiter)
         open_ahead = partial(transport.open_ahead, connection.timeout)
-        yield Client(session, small=small, ranges=ranges, open_ahead=open_ahead)
+        yield Client(session, small=small, uploads=uploads, ranges=ranges, open_ahead=open_ahead)
 
 
 class Client:
@@ -70,11 +72,13 @@ class Client:
         session: Session,
         *,
         small: SmallContents,
+        uploads: SmallUploads,
         ranges: Ranges,
         open_ahead: Callable[..., Awaitable[None]],
     ) -> None:
         self._session = session
         self._small = small
+        self._uploads = uploads
         self._ranges = ranges
         self._open_ahead = open_ahead
 
@@ -206,12 +210,13 @@ class Client:
             Uncertain: The answer was lost after the whole file was sent; it may exist.
             LocalFault: The file is shorter than *size*, or cannot be read.
         """
-        call = Call(
-            method="POST",
-            path=("containers", container_id, "files"),
-            part=lambda: FilePart(name=name, fd=fd, size=size, progress=progress),
-        )
-        return _read(call, await self._session.upload(call), _file_of(container_id))
+        part = partial(FilePart, name=name, fd=fd, size=size, progress=progress)
+        call = Call(method="POST", path=("containers", container_id, "files"), part=part)
+        file = _file_of(container_id)
+        first = await self._uploads.send(call, part(), file) if size <= SMALL else None
+        if isinstance(first, RemoteFile):
+            return first
+        return _read(call, await self._session.upload(call, first=first), file)
 
     async def attach_file(self, container_id: str, *, file_id: str) -> RemoteFile:
         """Copy a file of the account's Files API into a container.

@@ -6,7 +6,7 @@ import httpx
 
 from containerfs.api.body import Body, opened, range_header
 from containerfs.api.call import Call
-from containerfs.api.session import Session
+from containerfs.api.session import Attempt, Session
 
 _WHOLE = frozenset({200, 204})  # statuses that answer a request for a file
 _PARTS = _WHOLE | {206, 416}  # and for a part of one
@@ -50,7 +50,7 @@ class ContentRequest:
     Args:
         path: Of the content, below the base URL.
         ranges: Told whether the part was granted.
-        first: An answer that has come already, and holds its place.
+        first: An attempt that has been made already, and holds its place.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ContentRequest:
         *,
         part: Part,
         ranges: Ranges,
-        first: httpx.Response | None = None,
+        first: Attempt | None = None,
     ) -> None:
         self._session = session
         self._part = part

@@ -12,7 +12,7 @@ import httpx
 import containerfs
 from containerfs.api.call import Call, PlainBody
 from containerfs.api.connection import Connection
-from containerfs.api.head import fields_of, get_head
+from containerfs.api.head import fields_of, get_head, post_head
 from containerfs.api.multipart import FilePart
 from containerfs.errors import ServerFault
 
@@ -92,6 +92,24 @@ class Exchange:
             httpx.LocalProtocolError: A header of ours cannot be sent.
         """
         return get_head(self._target(call), self._content_fields)
+
+    @cached_property
+    def _fields(self) -> bytes:
+        return fields_of(self._headers)
+
+    def upload_head(self, call: Call, part: FilePart) -> bytes:
+        """The head of a call that carries *part*, as `send` sends it.
+
+        Raises:
+            httpx.LocalProtocolError: A header of ours cannot be sent.
+        """
+        kind = part.content_type.encode("ascii")
+        return post_head(self._target(call), self._fields, length=len(part), kind=kind)
+
+    @property
+    def transfer_limit(self) -> float:
+        """Seconds that a transfer may stand still."""
+        return self._transfer_limits["read"]
 
     def redacted(self, text: str) -> str:
         """*text* without the key, should the server have repeated it."""

@@ -70,7 +70,7 @@ def request_head(request: httpx.Request) -> tuple[bytes, int]:
 
 
 def fields_of(headers: httpx.Headers) -> bytes:
-    """The lines of *headers* and the empty line, for `get_head`.
+    """The lines of *headers* and the empty line, for `get_head` and `post_head`.
 
     Raises:
         httpx.LocalProtocolError: They cannot be sent.
@@ -88,6 +88,23 @@ def get_head(target: bytes, fields: bytes) -> bytes:
     if not _TARGET.fullmatch(target):
         raise httpx.LocalProtocolError("not a target")
     return b"GET %b HTTP/1.1\r\n%b" % (target, fields)
+
+
+def post_head(target: bytes, fields: bytes, *, length: int, kind: bytes) -> bytes:
+    """The head of a POST.
+
+    Args:
+        fields: Those that all have, without a length.
+        length: Bytes of the body.
+        kind: Its content type.
+
+    Raises:
+        httpx.LocalProtocolError: *target* is none, or *kind* is not one line.
+    """
+    if not (_TARGET.fullmatch(target) and _SENT_VALUE.fullmatch(kind)):
+        raise httpx.LocalProtocolError("not a target and a content type")
+    line = b"POST %b HTTP/1.1\r\nContent-Length: %d\r\nContent-Type: %b\r\n%b"
+    return line % (target, length, kind, fields)
 
 
 def end_of_head(data: bytes | bytearray, start: int) -> int:

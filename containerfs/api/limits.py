@@ -58,7 +58,7 @@ class Limiter:
     @property
     def in_use(self) -> int:
         """How many places are taken."""
-        return sum(self._in_use.values())
+        return self._in_use[False] + self._in_use[True]
 
     async def enter(self, *, is_transfer: bool = False) -> None:
         """Take a place, once there is one; `leave` gives it back."""

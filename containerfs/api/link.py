@@ -56,19 +56,22 @@ class Link:
         limit = limits.get("read", math.inf)
         return await self._answer(limit, is_sent=is_sent, is_bodiless=is_bodiless)
 
-    async def ask(self, head: bytes) -> "tuple[AnswerHead, AnswerStream]":
-        """Send a request that is only this *head*; as `send`, without time limits.
+    async def ask(self, request: bytes, limit: float) -> "tuple[AnswerHead, AnswerStream]":
+        """Send a whole *request*; as `send`.
+
+        Args:
+            limit: Seconds that it may stand still.
 
         Raises:
             httpx.TransportError: No answer came.
         """
         self.can_go_on = False
         try:
-            await self._channel.send(head, math.inf)
+            await self._channel.send(request, limit)
             is_sent = True
         except httpx.WriteError:
             is_sent = False
-        return await self._answer(math.inf, is_sent=is_sent)
+        return await self._answer(limit, is_sent=is_sent)
 
     async def _answer(
         self, limit: float, *, is_sent: bool, is_bodiless: bool = False

@@ -6,6 +6,7 @@ is read with `pread`, so that several attempts and several readers never disturb
 
 import mimetypes
 import os
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 
@@ -16,6 +17,8 @@ from containerfs.errors import LocalFault, from_os_error
 
 PIECE = 256 * 1024  # bytes read at a time: what fits the processor's cache is copied fastest
 SMALL = 64 * 1024  # bytes of a file that is sent together with its frames
+
+_PLAIN = re.compile('[^\x00-\x1f\x7f"\\\\\ud800-\udfff]*')  # what needs no escape
 
 
 class FilePart(httpx.AsyncByteStream):
@@ -43,7 +46,7 @@ class FilePart(httpx.AsyncByteStream):
         self._fd = fd
         self._size = size
         self._progress = progress
-        self._buffer = memoryview(bytearray(min(size, PIECE)))
+        self._buffer = memoryview(b"")  # until something is read
         self._at = -1  # bytes of the file handed out; -1 before the head
         self.is_whole = False  # the last byte has been handed out
         self.content_type = f"multipart/form-data; boundary={boundary}"
@@ -55,6 +58,29 @@ class FilePart(httpx.AsyncByteStream):
     def is_brief(self) -> bool:
         """It is sent in one piece."""
         return self._size <= SMALL
+
+    def at_once(self) -> bytes | None:
+        """The whole body, to be sent in place of the pieces; `taken` tells that it was.
+
+        Returns:
+            None where it is not brief, or some of it must come from the disk.
+        """
+        if not self.is_brief:
+            return None
+        content = bytearray(self._size)
+        try:
+            count = os.preadv(self._fd, [content], 0, os.RWF_NOWAIT) if content else 0
+        except OSError:  # a file system that cannot tell, or the pieces will
+            return None
+        if count < self._size:
+            return None
+        return b"".join((self._head, content, self._tail))
+
+    def taken(self) -> None:
+        """The network has what `at_once` gave."""
+        self.is_whole = True
+        if self._progress is not None:
+            self._progress(self._size)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -80,6 +106,8 @@ class FilePart(httpx.AsyncByteStream):
 
     async def _read(self) -> memoryview:
         """The next bytes of the file, as many as the buffer holds."""
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(min(self._size, PIECE)))
         piece = self._buffer[: self._size - self._at]
         try:
             count = await self._fill(piece)
@@ -105,6 +133,8 @@ class FilePart(httpx.AsyncByteStream):
 
 def quoted(name: str) -> str:
     """*name* for a quoted parameter: UTF-8 as it is, what would end or break the line escaped."""
+    if _PLAIN.fullmatch(name):
+        return name
     return "".join(_escaped(char) for char in name)
 
 

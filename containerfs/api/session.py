@@ -56,6 +56,21 @@ class Answer:
         return request_id(self.response)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Attempt:
+    """An attempt that was made the short way, for a session to judge and go on from.
+
+    Args:
+        outcome: The answer, with its body unread, or what went wrong.
+        body: What was sent; None where there is none.
+        sent_at: When, on trio's clock.
+    """
+
+    outcome: httpx.Response | httpx.TransportError
+    body: FilePart | None = None
+    sent_at: float
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class _Progress:
     """How far the attempts at one call have come."""
@@ -111,24 +126,30 @@ class Session:
                 return await self._repeat(call, progress, schedule)
         raise refused_by_clock(call, is_whole=progress.is_whole).error
 
-    async def upload(self, call: Call) -> Answer:
+    async def upload(self, call: Call, *, first: Attempt | None = None) -> Answer:
         """Send a call that carries a file: it may take any time, as long as it moves.
+
+        Args:
+            first: The first attempt, which has been made and holds its place.
 
         Raises: As `send`.
         """
         schedule = Schedule(patience=self._timeout, most_attempts=UPLOAD_ATTEMPTS, grace=GRACE)
-        async with self._limiter.place(is_transfer=True):
-            return await self._repeat(call, _Progress(), schedule)
+        if first is None:
+            await self._limiter.enter(is_transfer=True)
+        try:
+            return await self._repeat(call, _Progress(), schedule, first)
+        finally:
+            self._limiter.leave(is_transfer=True)
 
-    async def open(self, call: Call, *, first: httpx.Response | None = None) -> httpx.Response:
+    async def open(self, call: Call, *, first: Attempt | None = None) -> httpx.Response:
         """Send a call for content; the answer is open, its body unread, and `close` ends it.
 
         The deadline covers the wait for the answer's headers, the inactivity limit its body.
         The place is held until the answer is closed.
 
         Args:
-            first: The answer of the first attempt, which has been made and holds its place; its
-                extension `sent_at` tells when.
+            first: The first attempt, which has been made and holds its place.
 
         Raises: As `send`.
         """
@@ -155,17 +176,18 @@ class Session:
         call: Call,
         progress: _Progress,
         schedule: Schedule,
-        first: httpx.Response | None = None,
+        first: Attempt | None = None,
     ) -> Answer:
         async def attempt(number: int) -> Answer | Refusal:
             nonlocal first
-            body = progress.body = call.body()
-            answered, first = first, None
-            if answered is None:
+            made, first = first, None
+            sent = made.body if made is not None else None
+            body = progress.body = call.body() if sent is None else sent
+            if made is None:
                 schedule.put_off(self._limiter.pause)
                 await self._limiter.sit_out_pause(schedule.latest(trio.current_time()))
             with trio.move_on_after(_share(call, number, schedule)):
-                return self._redacted(await self._attempt(call, progress, body, answered))
+                return self._redacted(await self._attempt(call, progress, body, made))
             progress.may_have_acted |= progress.is_whole
             return refused_by_clock(call, is_whole=progress.is_whole)
 
@@ -176,10 +198,13 @@ class Session:
         call: Call,
         progress: _Progress,
         body: FilePart | PlainBody,
-        first: httpx.Response | None = None,
+        made: Attempt | None = None,
     ) -> Answer | Refusal:
-        sent_at = trio.current_time() if first is None else first.extensions["sent_at"]
+        sent_at = trio.current_time() if made is None else made.sent_at
+        first = None if made is None else made.outcome
         try:
+            if isinstance(first, httpx.TransportError):
+                raise first
             response = await self._exchange.send(call, body, first=first)
         except httpx.TransportError as exc:
             progress.may_have_acted |= progress.is_whole

@@ -16,7 +16,7 @@ from containerfs.api.exchange import Exchange
 from containerfs.api.head import AnswerHead
 from containerfs.api.limits import Limiter
 from containerfs.api.link import AnswerStream
-from containerfs.api.session import Session
+from containerfs.api.session import Attempt, Session
 from containerfs.api.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -56,18 +56,18 @@ class SmallContents:
             doing anything else before.
         """
         call = Call(method="GET", path=path, is_content=True)
-        answer: bytes | httpx.Response | None = None
+        answer: bytes | Attempt | None = None
         if not self._limiter.pause:
             answer = await self._plain(call, most)
         if isinstance(answer, bytes):
             return answer
         return ContentRequest(self._session, path, part=WHOLE, ranges=self._ranges, first=answer)
 
-    async def _plain(self, call: Call, most: int) -> bytes | httpx.Response | None:
+    async def _plain(self, call: Call, most: int) -> bytes | Attempt | None:
         """The content, or an answer that is none and holds its place, or nothing."""
         limiter = self._limiter
         await limiter.enter(is_transfer=True)
-        response = None
+        made = None
         try:
             if limiter.pause:  # it has come while this one waited for its place
                 return None
@@ -76,17 +76,17 @@ class SmallContents:
                 head, stream, extensions = await self._transport.ask(self._exchange.head(call))
                 if is_plain(head):
                     limiter.answered(after=trio.current_time() - begun)
-                    return await _whole(stream, most)
-                extensions["sent_at"] = begun
-                response = httpx.Response(
+                    return await whole(stream, most)
+                answer = httpx.Response(
                     head.status, headers=head.fields, stream=stream, extensions=extensions
                 )
+                made = Attempt(outcome=answer, sent_at=begun)
         except httpx.TransportError as exc:
             log.debug("%s: %s", call, exc)
         finally:
-            if response is None:
+            if made is None:
                 limiter.leave(is_transfer=True)
-        return response
+        return made
 
 
 def is_plain(head: AnswerHead) -> bool:
@@ -96,7 +96,12 @@ def is_plain(head: AnswerHead) -> bool:
     )
 
 
-async def _whole(stream: AnswerStream, most: int) -> bytes:
+async def whole(stream: AnswerStream, most: int) -> bytes:
+    """The rest of an answer, which is closed; once there are more than *most* bytes, it is cut.
+
+    Raises:
+        httpx.TransportError: It broke off.
+    """
     pieces, size = [], 0
     try:
         async for piece in stream:

@@ -92,8 +92,13 @@ class Transport(httpx.AsyncBaseTransport):
             head.status, headers=head.fields, stream=stream, extensions=extensions
         )
 
-    async def ask(self, head: bytes) -> tuple[AnswerHead, AnswerStream, dict[str, Any]]:
-        """Send a GET whose *head* is written already; limits are the caller's.
+    async def ask(
+        self, request: bytes, *, limit: float = math.inf, is_idempotent: bool = True
+    ) -> tuple[AnswerHead, AnswerStream, dict[str, Any]]:
+        """Send a request, no HEAD, that is written already.
+
+        Args:
+            limit: Seconds that each step may take.
 
         Returns:
             The answer's head, its body, and its `extensions`.
@@ -101,7 +106,9 @@ class Transport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: As `handle_async_request`.
         """
-        return await self._answer(lambda link: link.ask(head), limit=math.inf, is_idempotent=True)
+        return await self._answer(
+            lambda link: link.ask(request, limit), limit=limit, is_idempotent=is_idempotent
+        )
 
     async def _answer(
         self,

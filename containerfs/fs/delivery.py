@@ -66,7 +66,7 @@ class Delivery:
                     raise  # it is not the slashes
                 remote = await send(name=base)
                 self._flat.add(container.remote.id)
-        if len(stripped(remote.path, id=remote.id) or ()) > 1:
+        if container.remote.id not in self._deep and len(_shown(remote)) > 1:
             self._deep.add(container.remote.id)
         return remote
 
@@ -100,3 +100,8 @@ class Delivery:
         """The objects of *container* that are known to be something that was sent before."""
         remembered = self._state.nodes(container.remote.id).values()
         return {local.file_id for local in remembered if local.file_id is not None}
+
+
+def _shown(remote: RemoteFile) -> tuple[str, ...]:
+    """The path that the server gave, without its prefix; nothing where there is none."""
+    return stripped(remote.path, id=remote.id) or ()

@@ -66,12 +66,27 @@ class Namespace:
             await self.end_reading(shown)
         else:
             await self._refresh(directory, fresh=False)
-        try:
-            node = directory.children[name]
-        except KeyError:
-            raise NotFound(f"no {name!r} in {directory.path!r}") from None
-        self._looked_up.add(node)
+        node = self.entry(directory, name)
+        if node is None:
+            raise NotFound(f"no {name!r} in {directory.path!r}")
         return node
+
+    def entry(self, directory: Directory, name: str) -> Node | None:
+        """The entry *name* of a directory that is current; None where there is none."""
+        node = directory.children.get(name)
+        if node is not None:
+            self._looked_up.add(node)
+        return node
+
+    def is_current(self, node: Node) -> bool:
+        """Whether the files that *node* is among are as the server listed them, and believed now.
+
+        False, too, where only `refresh` can tell.
+        """
+        container = node.container
+        if container is None or container.listing is None or container.parent is None:
+            return False
+        return self._metadata.fresh_files(container.remote.id) is container.listing
 
     async def find(self, directory: Directory, name: str) -> Node:
         """As `lookup`, in a call for which the kernel has mostly looked the name up just now."""

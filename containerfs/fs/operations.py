@@ -142,13 +142,20 @@ class Operations(pyfuse3.Operations):
 
     # Names.
 
-    @boundary()
+    @boundary(deadline=False)  # what is known already is not waited for
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        directory = self._inodes.directory(parent_inode)
+        directory, text = self._inodes.directory(parent_inode), from_kernel(name)
+        if not self._namespace.is_current(directory):
+            return await self._lookup(directory, text)
+        node = self._namespace.entry(directory, text)
+        return self._absent(directory) if node is None else self._known(node)
+
+    @boundary()
+    async def _lookup(self, directory: Directory, name: str) -> pyfuse3.EntryAttributes:
         try:
-            node = await self._namespace.lookup(directory, from_kernel(name), early=True)
+            node = await self._namespace.lookup(directory, name, early=True)
         except NotFound:
             return self._absent(directory)
         return self._known(node)
@@ -187,9 +194,16 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self._inodes.forget(inode_list)
 
-    @boundary()
+    @boundary(deadline=False)  # what is known already is not waited for
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._inodes[inode]
+        is_sized = not isinstance(node, File) or node.size is not None
+        if is_sized and node.container is not node and self._namespace.is_current(node):
+            return self._attributes(node)
+        return await self._getattr(node)
+
+    @boundary()
+    async def _getattr(self, node: Node) -> pyfuse3.EntryAttributes:
         if node.parent is not None and not node.opens:
             await self._refresh(node)
         if isinstance(node, File) and node.size is None:
@@ -392,23 +406,20 @@ class Operations(pyfuse3.Operations):
 
     @boundary()
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        return await self._open(self._inodes[inode], flags, ctx)
-
-    async def _open(self, node: Node, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        node = self._inodes[inode]
         if not isinstance(node, File):
             raise IsADirectory(node.name)
         fh, keep_cache = await self._opening.open(node, flags, pid=ctx.pid)
         return pyfuse3.FileInfo(fh=fh, keep_cache=keep_cache)
 
-    @boundary()
+    @boundary(deadline=False)  # nothing is waited for
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         parent, text = self._inodes.directory(parent_inode), from_kernel(name)
         existing = self._opening.existing(parent, text, flags)
         if existing is not None:
-            info = await self._open(existing, flags, ctx)
-            return info, self._known(existing)
+            return await self.open(existing.ino, flags, ctx), self._known(existing)
         fh, file = self._opening.create(parent, text, mode, flags, uid=ctx.uid, gid=ctx.gid)
         return pyfuse3.FileInfo(fh=fh, keep_cache=True), self._known(file)
 

@@ -25,6 +25,7 @@ from containerfs.errors import FileSystemError, from_os_error
 log = logging.getLogger(__name__)
 
 MOST = 64  # spares that are kept
+MOST_DOOMED = 256  # that wait for a thread to remove them
 AHEAD = 32  # files that are made at once, ahead
 BURST = 0.05  # seconds between two spools that are made for a third to be expected
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -41,6 +42,7 @@ class Spares:
         self._sync = sync
         self._ready: deque[tuple[Path, int]] = deque()  # with their descriptors
         self._given: deque[tuple[Path, int]] = deque()  # the same, before they are
+        self._doomed: deque[Path] = deque()  # closed, and still to be removed
         self._made_at = 0.0  # when a file was last needed that was not ready
         self._are_wanted = trio.Event()
         self._is_closed = False
@@ -53,7 +55,7 @@ class Spares:
         """
         while self._ready:
             path, fd = self._ready.popleft()
-            if len(self._ready) < AHEAD and self._is_burst():
+            if len(self._ready) + len(self._given) < AHEAD and self._is_burst():
                 self._are_wanted.set()
             if os.fstat(fd).st_nlink:
                 return path, fd
@@ -78,13 +80,18 @@ class Spares:
         return path, os.open(path, _FLAGS, 0o600)
 
     def give(self, path: Path, fd: int) -> None:
-        """Take over a file that no spool uses any more; it is emptied, or removed."""
-        if len(self._ready) + len(self._given) < MOST and not self._is_closed:
+        """Take over a file that no spool uses any more; it is emptied, or removed in a moment."""
+        if self._is_closed or len(self._doomed) >= MOST_DOOMED:
+            _remove(path, fd)
+        elif len(self._ready) + len(self._given) < MOST:
             self._given.append((path, fd))
             if len(self._given) >= AHEAD:
                 self._are_wanted.set()
-            return
-        _remove(path, fd)
+        else:
+            os.close(fd)
+            self._doomed.append(path)
+            if len(self._doomed) >= AHEAD:
+                self._are_wanted.set()
 
     async def _use_given(self) -> None:
         """Have what was given so far ready for new spools."""
@@ -109,10 +116,12 @@ class Spares:
             while True:
                 await self._are_wanted.wait()
                 self._are_wanted = trio.Event()
-                if self._given:
+                if len(self._given) >= AHEAD or (self._given and not self._ready):
                     await self._use_given()
                 if len(self._ready) < AHEAD and self._is_in_burst:
                     await trio.to_thread.run_sync(self._make_some)
+                if self._doomed:
+                    await trio.to_thread.run_sync(self._remove_doomed)
         finally:
             self.close()
 
@@ -123,15 +132,24 @@ class Spares:
         except OSError:  # who needs one is told
             pass
 
+    def _remove_doomed(self) -> None:
+        while self._doomed:
+            _unlink(self._doomed.popleft())
+
     def close(self) -> None:
-        """Remove all that are ready, and keep none from now on."""
+        """Remove all that there are, and keep none from now on."""
         self._is_closed = True
         for files in (self._ready, self._given):
             while files:
                 _remove(*files.popleft())
+        self._remove_doomed()
 
 
 def _remove(path: Path, fd: int) -> None:
     os.close(fd)
+    _unlink(path)
+
+
+def _unlink(path: Path) -> None:
     with suppress(OSError):  # the next mount does
         path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from containerfs.errors import LocalFault
-from containerfs.upload.spares import AHEAD
+from containerfs.upload.spares import AHEAD, MOST, MOST_DOOMED
 from containerfs.upload.spools import SpoolDirectory
 
 MIB = 1 << 20
@@ -395,4 +396,45 @@ async def test_files_that_were_made_ahead_go_with_the_directorys_end(tmp_path, s
     used(spools).discard()
     spools.close()
     used(spools).discard()
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+async def test_one_sync_is_for_the_files_of_many_spools(tmp_path, nursery):
+    syncs = 0
+
+    async def sync() -> None:
+        nonlocal syncs
+        syncs += 1
+
+    spools = SpoolDirectory(tmp_path / "spool", sync=sync)
+    nursery.start_soon(spools.run)
+    under_way = deque(used(spools) for _ in range(AHEAD + 1))
+    with trio.fail_after(5):
+        while len(list((tmp_path / "spool").iterdir())) < 2 * AHEAD:
+            await trio.lowlevel.checkpoint()
+    for _ in range(10 * AHEAD):  # each time that one is made, one has been sent
+        await wait_all_tasks_blocked(0.0005)
+        under_way.append(used(spools))
+        under_way.popleft().discard()
+    assert 0 < syncs <= 20
+    nursery.cancel_scope.cancel()
+
+
+async def test_files_of_more_spools_than_can_be_used_again_are_removed(tmp_path, spools, nursery):
+    nursery.start_soon(spools.run)
+    many = [used(spools) for _ in range(MOST + MOST_DOOMED + AHEAD)]
+    await wait_all_tasks_blocked(0.01)
+    for spool in many:
+        spool.discard()
+    with trio.fail_after(5):
+        while len(list((tmp_path / "spool").iterdir())) > MOST + 2 * AHEAD:
+            await trio.lowlevel.checkpoint()
+    nursery.cancel_scope.cancel()
+
+
+async def test_files_that_wait_to_be_removed_go_with_the_directorys_end(tmp_path, spools):
+    for spool in [used(spools) for _ in range(2 * MOST)]:
+        spool.discard()
+    assert list((tmp_path / "spool").iterdir())
+    spools.close()
     assert list((tmp_path / "spool").iterdir()) == []
