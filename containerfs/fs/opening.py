@@ -83,11 +83,13 @@ class Opening:
             check_writable(file)
         if file.size is None and not flags & os.O_TRUNC:
             await self._reading.find_size(file)
-        if not writes:
-            self._prefetch.opened(file, pid)
         if _reads(flags):
-            await self._begin_reading(file)
-            _check_is_there(file)
+            is_elsewhere = self._reading.is_elsewhere(file)
+            if not writes:
+                self._prefetch.opened(file, pid, is_elsewhere=is_elsewhere)
+            if is_elsewhere:
+                await self._begin_reading(file)
+                _check_is_there(file)
         fh = self._add_handle(file, flags)
         keep_cache = file.pages_valid
         if not keep_cache:

@@ -66,14 +66,18 @@ class Prefetch:
         self._lanes = 0  # tasks that fetch one file after the other
         self._idle = trio.lowlevel.ParkingLot()  # those with nothing to do
 
-    def opened(self, file: File, pid: int) -> None:
-        """Process *pid* opened *file* for reading."""
+    def opened(self, file: File, pid: int, *, is_elsewhere: bool) -> None:
+        """Process *pid* opened *file* for reading.
+
+        Args:
+            is_elsewhere: Its content is not here.
+        """
         directory = file.parent
         if directory is None or not self._is_small(file):
             return
         scan = self._scan(directory)
         if not scan.orders:
-            if self._is_here(file):
+            if not is_elsewhere or self._is_here(file):
                 return
             if scan.is_first(file) or is_indexer(pid):
                 return

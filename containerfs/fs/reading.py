@@ -77,6 +77,11 @@ class Reading:
             file.true_size = download.total
         return data
 
+    def is_elsewhere(self, file: File) -> bool:
+        """Whether the content of *file* is on the server, and not here."""
+        remote = file.remote
+        return remote is not None and file.spool is None and self._store.size_of(remote) is None
+
     async def begin(self, file: File) -> None:
         """Have the beginning of a small file here: while it is opened it can still be replaced.
 
@@ -88,9 +93,7 @@ class Reading:
             FileSystemError: The content can't be had.
         """
         remote = file.remote
-        if remote is None or file.spool is not None or not 0 < (remote.size or 0) <= SMALL:
-            return
-        if self._store.size_of(remote) is not None:
+        if remote is None or not 0 < (remote.size or 0) <= SMALL or not self.is_elsewhere(file):
             return
         download = self._downloads.join(remote)
         try:
