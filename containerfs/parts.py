@@ -42,6 +42,7 @@ from containerfs.fs.writing import Writing
 from containerfs.options import Options
 from containerfs.upload.intents import Intents
 from containerfs.upload.journal import Journal
+from containerfs.upload.outstanding import Outstanding
 from containerfs.upload.spools import SpoolDirectory
 from containerfs.upload.uploader import Uploader
 
@@ -125,6 +126,7 @@ class Shown:
             show_expired=options.show_expired,
         )
         self.conflicts = Conflicts(
+            tree=self.tree,
             reconciliation=self.reconciliation,
             metadata=storage.metadata,
             journal=storage.journal,
@@ -165,6 +167,12 @@ class Sends:
             state=storage.state,
             uploader=storage.uploader,
             patience=self.patience,
+        )
+        self.outstanding = Outstanding(
+            journal=storage.journal,
+            uploader=storage.uploader,
+            on_missing=shown.conflicts.missing,
+            limit=options.op_timeout,
         )
         self.keeping = Keeping(journal=storage.journal, state=storage.state)
         self.sending = Sending(
@@ -242,6 +250,7 @@ class OpenFiles:
             store=storage.store,
             downloads=storage.downloads,
             write_back=sends.write_back,
+            outstanding=sends.outstanding,
             keeping=sends.keeping,
             transient=NamePatterns(options.transient),
             transient_delay=options.empty_delay,

@@ -1,4 +1,4 @@
-"""What of an account is on this machine only: shown, and given up when its owner says so.
+"""What of an account the server has not got yet, or has still: shown, and given up on demand.
 
 Reading works beside a running mount, after one was killed, and where nothing can be written.
 """
@@ -16,6 +16,7 @@ from urllib.parse import quote
 from containerfs.accounts import STATE, Account, has_state
 from containerfs.cache.state import State, open_state
 from containerfs.errors import from_os_error
+from containerfs.upload.deletions import Deletion
 from containerfs.upload.journal import LOST_SPOOLS, Entry, Journal
 
 
@@ -44,6 +45,19 @@ class Unsent:
         return self.state in ("waiting", "failed")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obsolete:
+    """What the server still has of a file that was replaced or removed here.
+
+    Attributes:
+        path: Where the mount showed it, below the mount point; its id, where that is not known.
+        error: What is to be done, and why the last attempt failed, in words.
+    """
+
+    path: str
+    error: str
+
+
 def find(account: Account) -> list[Unsent]:
     """What of *account* is not on the server, oldest first, and last what lost its name.
 
@@ -60,6 +74,35 @@ def find(account: Account) -> list[Unsent]:
         path = f"{spool.parent.name}/{spool.name}"
         found.append(Unsent(path=path, spool=spool, size=_size(spool), state="nameless"))
     return found
+
+
+def obsolete(account: Account) -> list[Obsolete]:
+    """What of *account* is still to be deleted from the server; as `find`."""
+    if not has_state(account.directory):
+        return []
+    with _readable(account.directory) as state:
+        names = state.container_names()
+        doomed = Journal(state.connection).doomed.all
+    return [_obsolete(deletion, names) for deletion in doomed]
+
+
+def keep_obsolete(account: Account) -> int:
+    """Let the server keep all that is still to be deleted; the caller has the folder's lock.
+
+    The next mount shows what there is of it again.
+
+    Returns:
+        How many objects that are.
+    """
+    if not has_state(account.directory):
+        return 0
+    with open_state(account.directory / STATE) as state:
+        deletions = Journal(state.connection).doomed
+        doomed = deletions.all
+        for each in doomed:
+            state.forget_tombstones(each.container_id, [each.file_id])
+            deletions.remove(each.container_id, each.file_id)
+    return len(doomed)
 
 
 def discard(account: Account) -> int:
@@ -113,6 +156,15 @@ def _described(entry: Entry, account: Account, names: dict[str, str]) -> Unsent:
     )
 
 
+def _obsolete(deletion: Deletion, names: dict[str, str]) -> Obsolete:
+    container = names.get(deletion.container_id) or _as_name(deletion.container_id)
+    told = f"its old object {deletion.file_id} is still to be deleted from the server"
+    return Obsolete(
+        path=os.path.join(container, deletion.path or _as_name(deletion.file_id)),
+        error=f"{told}: {deletion.error}" if deletion.error else told,
+    )
+
+
 def _nameless(directory: Path) -> list[Path]:
     """The spools that no journal names any more."""
     folders = sorted(directory.glob(LOST_SPOOLS))
@@ -123,7 +175,7 @@ def _nameless(directory: Path) -> list[Path]:
 
 
 def _as_name(id: str) -> str:
-    """A container's id as a name that leads nowhere else, whatever a server makes its ids of."""
+    """An id as a name that leads nowhere else, whatever a server makes its ids of."""
     return quote(id, safe="").replace(".", "%2E")[:255] or "%00"
 
 

@@ -5,6 +5,7 @@ It comes after the server has all the new objects, and before anything else can 
 
 import logging
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from containerfs.api.types import RemoteFile
 from containerfs.cache.content import ContentStore
@@ -22,6 +23,18 @@ from containerfs.fs.tree import Tree
 from containerfs.upload.journal import Journal
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Old:
+    """What a file was before it was renamed."""
+
+    path: str
+    ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, file: File) -> "_Old":
+        return cls(path=file.path, ids=file.remote_ids)
 
 
 class Commits:
@@ -71,7 +84,7 @@ class Commits:
         with self._state.transaction():
             self._transfer.end(moves)
             inherited = self._replace_target(target, node)
-            old_ids = {move.file.ino: move.file.remote_ids for move in moves}
+            olds = {move.file.ino: _Old.of(move.file) for move in moves}
             sent = made(moves)
             if old_parent is not None:
                 self._tree.keep_directory(old_parent)
@@ -80,7 +93,7 @@ class Commits:
             self._tree.touch_directory(new)
             self._adjust_entries(node)
             for move in moves:
-                doomed += self._finish(move, source, old_ids[move.file.ino], sent)
+                doomed += self._finish(move, source, olds[move.file.ino], sent)
             if isinstance(node, File) and inherited:
                 doomed += self._inherit(node, inherited, sent=bool(moves))
         return doomed
@@ -88,7 +101,7 @@ class Commits:
     def commit_exchange(self, one: Node, other: Node, moves: list[Move]) -> list[tuple[str, str]]:
         """Swap two names, in one step; returns what `commit` does."""
         sources = {move.file.ino: self._tree.container_of(move.file) for move in moves}
-        old_ids = {move.file.ino: move.file.remote_ids for move in moves}
+        olds = {move.file.ino: _Old.of(move.file) for move in moves}
         one_parent, one_name = one.parent, one.name
         other_parent, other_name = other.parent, other.name
         assert one_parent is not None and other_parent is not None  # noqa: S101, PT018 - looked up
@@ -104,8 +117,8 @@ class Commits:
             for move in moves:  # a server may have given the id of one to the other
                 self._objects.disown(move.file)
             for move in moves:
-                source, ids = sources[move.file.ino], old_ids[move.file.ino]
-                doomed += self._finish(move, source, ids, made(moves))
+                source, old = sources[move.file.ino], olds[move.file.ino]
+                doomed += self._finish(move, source, old, made(moves))
         return doomed
 
     def _replace_target(self, target: Node | None, node: Node) -> tuple[str, ...]:
@@ -135,7 +148,7 @@ class Commits:
         self,
         move: Move,
         source: ContainerDirectory,
-        old_ids: tuple[str, ...],
+        old: _Old,
         made: Collection[tuple[str, str]],
     ) -> list[tuple[str, str]]:
         """Let the file be what was sent.
@@ -148,7 +161,7 @@ class Commits:
         replaces = file.entry.replaces if move.spool is not None and file.entry is not None else ()
         doomed = [
             (source.remote.id, id)
-            for id in dict.fromkeys((*replaces, *old_ids))
+            for id in dict.fromkeys((*replaces, *old.ids))
             if (source.remote.id, id) not in made
         ]
         if move.spool is not None:
@@ -161,7 +174,7 @@ class Commits:
             self._finish_clean(move, file, remote)
         for pair in doomed:
             self._metadata.forget(*pair)
-            self._journal.delete_later(*pair)
+            self._journal.delete_later(*pair, path=old.path)
         return doomed
 
     def _finish_clean(self, move: Move, file: File, remote: RemoteFile) -> None:
@@ -189,5 +202,5 @@ class Commits:
         doomed = [(container.remote.id, id) for id in ids if id not in kept]
         for pair in doomed:
             self._metadata.forget(*pair)
-            self._journal.delete_later(*pair)
+            self._journal.delete_later(*pair, path=file.path)
         return doomed

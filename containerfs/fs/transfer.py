@@ -1,6 +1,8 @@
 """The server's side of a rename: all new objects are made, or none stays."""
 
+import math
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 
 import trio
 
@@ -197,9 +199,14 @@ class Transfer:
                 raise
         return gone
 
-    async def delete(self, pairs: list[tuple[str, str]]) -> None:
-        """Delete objects, given as (container id, file id), side by side."""
+    async def delete(self, pairs: list[tuple[str, str]], *, patience: float = math.inf) -> None:
+        """Delete objects, given as (container id, file id), side by side.
+
+        Args:
+            patience: As for `Uploader.delete`.
+        """
         await self._keeping.settle()
+        delete = partial(self._uploader.delete, patience=patience)
         async with trio.open_nursery() as nursery:
             for container_id, file_id in pairs:
-                nursery.start_soon(self._uploader.delete, container_id, file_id)
+                nursery.start_soon(delete, container_id, file_id)
