@@ -39,7 +39,7 @@ class Uploader:
         self._nursery = nursery
         self._waiting: set[int] = set()
         self._doubted: deque[str] = deque(maxlen=MOST_DOUBTED)
-        self._deleting: dict[tuple[str, str], trio.Event] = {}
+        self._deleting: dict[tuple[str, str], tuple[trio.Event, float]] = {}
         self._put_off = trio.Event()
 
     async def send(
@@ -210,13 +210,20 @@ class Uploader:
             return True
 
     async def _delete_recorded(self, container_id: str, file_id: str, *, patience: float) -> bool:
-        """Delete it, unless another task does; whether it was there is told to that one only."""
+        """Delete it, unless another task does; whether it was there is told to that one only.
+
+        What another task has tried for as long is tried only briefly after that.
+        """
         key = container_id, file_id
         while (another := self._deleting.get(key)) is not None:
-            await another.wait()
+            is_over, tried = another
+            await is_over.wait()
             if self._journal.doomed.find(*key) is None:
                 return True
-        over = self._deleting[key] = trio.Event()
+            if tried >= patience:
+                patience = min(patience, PUT_OFF_AFTER)
+        over = trio.Event()
+        self._deleting[key] = over, patience
         try:
             await self._client.delete_file(container_id, file_id, patience=patience)
         except (NotFound, Expired):

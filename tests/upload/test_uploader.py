@@ -1,8 +1,10 @@
 """The uploader against the real server: lost answers, wrong lengths, deletions, back-off."""
 
 import json
+import math
 import os
 import sqlite3
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -20,7 +22,7 @@ from containerfs.errors import (
 )
 from containerfs.upload.journal import Journal
 from containerfs.upload.outstanding import DELETE_RETRY, DELETE_SOON, Outstanding
-from containerfs.upload.uploader import FIRST_RETRY, LAST_RETRY, Uploader
+from containerfs.upload.uploader import FIRST_RETRY, LAST_RETRY, PUT_OFF_AFTER, Uploader
 
 LOST = {"kind": "reset-after", "operation": "create_file"}
 
@@ -382,6 +384,29 @@ async def test_deletions_are_tried_again_while_the_mount_lives(journal, nursery,
     await trio.sleep(2.5 * DELETE_RETRY)
     assert [round(time - client.asked[0]) for time in client.asked] == [0, 30, 60]
     assert journal.deletions == [("c", "x")]
+
+
+async def test_what_another_task_tried_in_vain_is_tried_once_more_and_briefly(
+    journal, nursery, autojump_clock
+):
+    class Slow(Nobody):
+        async def delete_file(self, container_id, file_id, *, patience):
+            patiences.append(patience)
+            await trio.sleep(10)
+            await super().delete_file(container_id, file_id, patience=patience)
+
+    patiences: list[float] = []
+    uploader = Uploader(client=Slow(), journal=journal, nursery=nursery)
+    async with trio.open_nursery() as both:
+        both.start_soon(uploader.delete, "c", "x")
+        both.start_soon(uploader.delete, "c", "x")
+    assert patiences == [math.inf, PUT_OFF_AFTER]
+    patiences.clear()
+    async with trio.open_nursery() as both:
+        both.start_soon(partial(uploader.delete, "c", "x", patience=PUT_OFF_AFTER))
+        await wait_all_tasks_blocked()
+        both.start_soon(uploader.delete, "c", "x")
+    assert patiences == [PUT_OFF_AFTER, math.inf]
 
 
 async def test_what_was_put_off_for_who_waited_is_tried_again_soon(
