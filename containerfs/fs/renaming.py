@@ -143,7 +143,7 @@ class Renaming:
             doomed = self._commits.commit(node, new, new_name, target, moves)
             for pair in gone:
                 self._journal.deleted(*pair)
-            left = [pair for pair in doomed if pair not in gone]
+            left = {pair: path for pair, path in doomed.items() if pair not in gone}
             await self._transfer.delete(left, patience=PUT_OFF_AFTER)
         self._send_in_background(node)
 

@@ -135,6 +135,16 @@ def test_recover_lets_the_server_keep_it_when_told_to(
     assert on_server() == [b"new", b"old"]
 
 
+def test_what_a_failed_rename_leaves_is_named_by_the_new_path(mount, server, queued, errno_of):
+    mounted = mount()
+    mounted.expect("is deleted later")
+    (mounted / "box").mkdir()
+    (mounted / "box" / "old").write_bytes(b"content")
+    server.set_faults(REFUSED)
+    assert errno_of(os.rename, mounted / "box" / "old", mounted / "box" / "new") == "EACCES"
+    assert [entry["path"] for entry in queued(mounted.path)] == ["box/new"]
+
+
 def test_a_file_that_was_renamed_is_named_by_its_old_path(mount, server, run, command, queued):
     mounted = mount()
     mounted.expect("is deleted later")
