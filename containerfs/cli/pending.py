@@ -67,7 +67,32 @@ def check_nothing_remains(of: Iterable[Account], *, note: str = "") -> None:
     Raises:
         DataRemains: Something that should be on the server is not.
     """
-    names = [printable(each.path) for account in of for each in unsent.find(account) if each.is_due]
+    _check_none([each for account in of for each in unsent.find(account) if each.is_due], note=note)
+
+
+def due_below(account: Account, path: Path) -> list[Unsent]:
+    """What of *path*, which is in the account's mount, should be on the server and is not."""
+    top = Path(account.mountpoint)
+    return [
+        each
+        for each in unsent.find(account)
+        if each.is_due and (top / each.path).is_relative_to(path)
+    ]
+
+
+def check_were_sent(these: Iterable[Unsent], account: Account) -> None:
+    """Args:
+    these: What was due before.
+
+    Raises:
+        DataRemains: Some of it still is; what was written since is not meant.
+    """
+    spools = {each.spool for each in these}
+    _check_none([each for each in unsent.find(account) if each.is_due and each.spool in spools])
+
+
+def _check_none(due: Iterable[Unsent], *, note: str = "") -> None:
+    names = [printable(each.path) for each in due]
     if names:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         told = ", ".join(names[:_NAMED])

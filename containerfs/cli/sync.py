@@ -13,8 +13,13 @@ from containerfs.accounts import Account
 from containerfs.cli.calling import CONNECTION, call, failures_told, options_of, with_options
 from containerfs.cli.logs import logging_to
 from containerfs.cli.mounting import Source, check_connection
-from containerfs.cli.pending import accounts_at, check_nothing_remains
-from containerfs.errors import AccessDenied, FileSystemError
+from containerfs.cli.pending import (
+    accounts_at,
+    check_nothing_remains,
+    check_were_sent,
+    due_below,
+)
+from containerfs.errors import AccessDenied, FileSystemError, NotFound
 from containerfs.options import Options
 from containerfs.unsent import find
 
@@ -29,10 +34,10 @@ def sync(*, path: Path, given: dict[str, str]) -> None:
     lead to the server and the account that were mounted. Exit code 7 when data remains.
     """
     with failures_told():
-        if _is_mounted(path):
-            _fsync(path)
-            return
         options = options_of(given)
+        if _is_mounted(path):
+            _sync_mounted(path, options)
+            return
         newest, *others = accounts_at(path, options)
         for account in (newest, *(each for each in others if _has_due(each))):
             call(_send, account, options)
@@ -50,6 +55,18 @@ def _is_mounted(path: Path) -> bool:
         for above in (real, *real.parents)
         if (mounted := mountpoint.at(above)) is not None
     )
+
+
+def _sync_mounted(path: Path, options: Options) -> None:
+    """Have the mount send it, and look whether it did: it may know less than its journal."""
+    try:
+        account, *_ = accounts_at(path, options)
+    except NotFound:  # another user's mount
+        _fsync(path)
+        return
+    due = due_below(account, mountpoint.locate(path))
+    _fsync(path)
+    check_were_sent(due, account)
 
 
 def _fsync(path: Path) -> None:
