@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from containerfs.accounts import STATE, Account, has_state
 from containerfs.cache.state import State, open_state
-from containerfs.errors import from_os_error
+from containerfs.errors import NoSpace, from_os_error
 from containerfs.upload.journal import LOST_SPOOLS, Entry, Journal
 
 
@@ -69,16 +69,29 @@ def discard(account: Account) -> int:
         How many files were given up.
     """
     doomed = find(account)
-    if has_state(account.directory):
-        with open_state(account.directory / STATE) as state:
-            journal = Journal(state.connection)
-            for entry in journal.entries:
-                journal.forget(entry)
-    for each in doomed:
-        each.spool.unlink(missing_ok=True)
+    try:
+        _forget(account)
+    except NoSpace:  # what is given up makes room for that
+        _remove(doomed)
+        _forget(account)
+    _remove(doomed)
     for folder in account.directory.glob(LOST_SPOOLS):
         shutil.rmtree(folder)
     return len(doomed)
+
+
+def _forget(account: Account) -> None:
+    if has_state(account.directory):
+        with open_state(account.directory / STATE) as state:
+            journal = Journal(state.connection)
+            with state.transaction():
+                for entry in journal.entries:
+                    journal.forget(entry)
+
+
+def _remove(doomed: list[Unsent]) -> None:
+    for each in doomed:
+        each.spool.unlink(missing_ok=True)
 
 
 @contextmanager
