@@ -6,7 +6,7 @@ Reading works beside a running mount, after one was killed, and where nothing ca
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from containerfs.accounts import STATE, Account, has_state
 from containerfs.cache.state import State, open_state
-from containerfs.errors import from_os_error
+from containerfs.errors import NoSpace, from_os_error
 from containerfs.upload.deletions import Deletion
 from containerfs.upload.journal import LOST_SPOOLS, Entry, Journal
 
@@ -112,35 +112,54 @@ def discard(account: Account) -> int:
         How many files were given up.
     """
     doomed = find(account)
-    if has_state(account.directory):
-        with open_state(account.directory / STATE) as state:
-            journal = Journal(state.connection)
-            for entry in journal.entries:
-                journal.forget(entry)
-    for each in doomed:
-        each.spool.unlink(missing_ok=True)
+    try:
+        _forget(account)
+    except NoSpace:  # what is given up makes room for that
+        _remove(doomed)
+        _forget(account)
+    _remove(doomed)
     for folder in account.directory.glob(LOST_SPOOLS):
         shutil.rmtree(folder)
     return len(doomed)
+
+
+def _forget(account: Account) -> None:
+    if has_state(account.directory):
+        with open_state(account.directory / STATE) as state:
+            journal = Journal(state.connection)
+            with state.transaction():
+                for entry in journal.entries:
+                    journal.forget(entry)
+
+
+def _remove(doomed: list[Unsent]) -> None:
+    for each in doomed:
+        each.spool.unlink(missing_ok=True)
 
 
 @contextmanager
 def _readable(directory: Path) -> Iterator[State]:
     """The state as it is; SQLite must write to read, so where it can't, a copy is opened."""
     path = directory / STATE
-    if os.access(directory, os.W_OK) and os.access(path, os.W_OK):
-        with open_state(path) as state:
-            yield state
-        return
-    with TemporaryDirectory() as place:
-        try:
-            for name in (STATE, f"{STATE}-wal"):
-                if (directory / name).exists():
-                    shutil.copyfile(directory / name, Path(place) / name)
-        except OSError as exc:
-            raise from_os_error(exc, f"reading {path}") from exc
-        with open_state(Path(place) / STATE) as state:
-            yield state
+    with ExitStack() as stack:
+        state: State | None = None
+        if os.access(directory, os.W_OK) and os.access(path, os.W_OK):
+            with suppress(NoSpace):
+                state = stack.enter_context(open_state(path))
+        if state is None:
+            copy = _copied(path, Path(stack.enter_context(TemporaryDirectory())))
+            state = stack.enter_context(open_state(copy))
+        yield state
+
+
+def _copied(path: Path, place: Path) -> Path:
+    try:
+        for name in (STATE, f"{STATE}-wal"):
+            if path.with_name(name).exists():
+                shutil.copyfile(path.with_name(name), place / name)
+    except OSError as exc:
+        raise from_os_error(exc, f"reading {path}") from exc
+    return place / STATE
 
 
 def _described(entry: Entry, account: Account, names: dict[str, str]) -> Unsent:

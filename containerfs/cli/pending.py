@@ -3,7 +3,7 @@
 They go by the mount point, and work beside a running mount, without one, and after one was killed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -75,40 +75,51 @@ def check_nothing_remains(of: Iterable[Account], *, note: str = "") -> None:
     Raises:
         DataRemains: Something that should be on the server is not, or is there still.
     """
-    accounts = list(of)
-    due = [each.path for account in accounts for each in unsent.find(account) if each.is_due]
-    old = [each.path for account in accounts for each in unsent.obsolete(account)]
-    if due or old:
-        parts = [f"not on the server, and kept here: {_named(due)}"] if due else []
-        parts += [_still_there(old)] if old else []
-        raise DataRemains("; ".join(parts) + note)
+    found = list(of)
+    due = [each for account in found for each in unsent.find(account) if each.is_due]
+    old = [each for account in found for each in unsent.obsolete(account)]
+    _check_none(due, old, note=note)
 
 
-def check_nothing_obsolete(account: Account, below: Path) -> None:
+def due_below(account: Account, path: Path) -> list[Unsent]:
+    """What of *path*, which is in the account's mount, should be on the server and is not."""
+    return [each for each in unsent.find(account) if each.is_due and _is_below(each, account, path)]
+
+
+def check_synced(these: Iterable[Unsent], account: Account, *, below: Path) -> None:
     """Args:
+        these: What was due before.
         below: A file or directory of the mount, without symbolic links.
 
     Raises:
-        DataRemains: What was replaced or removed there is still on the server.
+        DataRemains: Some of it still is, what was written since not being meant; or something that
+            was replaced or removed there is still on the server.
     """
-    old = [
-        each.path
-        for each in unsent.obsolete(account)
-        if Path(account.mountpoint, each.path).is_relative_to(below)
-    ]
+    spools = {each.spool for each in these}
+    due = [each for each in unsent.find(account) if each.is_due and each.spool in spools]
+    old = [each for each in unsent.obsolete(account) if _is_below(each, account, below)]
+    _check_none(due, old)
+
+
+def _is_below(each: Unsent | Obsolete, account: Account, path: Path) -> bool:
+    return Path(account.mountpoint, each.path).is_relative_to(path)
+
+
+def _check_none(due: list[Unsent], old: list[Obsolete], *, note: str = "") -> None:
+    parts = []
+    if due:
+        parts.append(f"not on the server, and kept here: {_named(due)}")
     if old:
-        raise DataRemains(_still_there(old))
+        objects = "object is" if len(old) == 1 else "objects are"
+        told = f"{len(old)} replaced or removed {objects} still to be deleted from the server"
+        parts.append(f"{told}: {_named(old)}")
+    if parts:
+        raise DataRemains("; ".join(parts) + note)
 
 
-def _still_there(paths: list[str]) -> str:
-    objects = "object is" if len(paths) == 1 else "objects are"
-    told = f"{len(paths)} replaced or removed {objects} still to be deleted from the server"
-    return f"{told}: {_named(paths)}"
-
-
-def _named(paths: list[str]) -> str:
-    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return ", ".join(map(printable, paths[:_NAMED])) + more
+def _named(these: Sequence[Unsent | Obsolete]) -> str:
+    more = f" and {len(these) - _NAMED} more" if len(these) > _NAMED else ""
+    return ", ".join(printable(each.path) for each in these[:_NAMED]) + more
 
 
 def described(each: Unsent | Obsolete) -> str:

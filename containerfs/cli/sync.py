@@ -15,8 +15,9 @@ from containerfs.cli.logs import logging_to
 from containerfs.cli.mounting import Source, check_connection
 from containerfs.cli.pending import (
     accounts_at,
-    check_nothing_obsolete,
     check_nothing_remains,
+    check_synced,
+    due_below,
 )
 from containerfs.errors import AccessDenied, FileSystemError, NotFound
 from containerfs.options import Options
@@ -59,14 +60,16 @@ def _is_mounted(path: Path) -> bool:
 
 
 def _sync_mounted(path: Path, options: Options) -> None:
-    """Have the mount send and delete it, and look whether the server let it."""
+    """Have the mount send and delete it, and look whether it did: its journal may know of more."""
     try:
         account, *_ = accounts_at(path, options)
     except NotFound:  # another user's mount
         _fsync(path)
         return
+    real = mountpoint.locate(path)
+    due = due_below(account, real)
     _fsync(path)
-    check_nothing_obsolete(account, mountpoint.locate(path))
+    check_synced(due, account, below=real)
 
 
 def _fsync(path: Path) -> None:
