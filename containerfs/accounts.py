@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from containerfs.cache.state import State, open_state
-from containerfs.errors import Busy, LocalFault, from_os_error
+from containerfs.cache.ballast import Ballast
+from containerfs.cache.state import BALLAST, State, open_state
+from containerfs.errors import Busy, LocalFault, NoSpace, from_os_error
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,15 @@ def _sync(directory: Path) -> None:
 
 
 def remember(account: Account) -> None:
-    """Note in its folder where the account is mounted."""
+    """Note in its folder where the account is mounted; on a full disk the ballast goes for it."""
+    try:
+        _remember(account)
+    except NoSpace:
+        Ballast(account.directory / BALLAST).let_go()
+        _remember(account)
+
+
+def _remember(account: Account) -> None:
     facts = {name: value for name, value in asdict(account).items() if name != "directory"}
     draft = account.directory / f"{_RECORD}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -128,6 +128,7 @@ class Mount:
         self.tree, self.namespace = shown.tree, shown.namespace
         self.uploader, self.store, self.spools = storage.uploader, storage.store, storage.spools
         self.sending, self.recovery = sends.sending, sends.recovery
+        self.outstanding = sends.outstanding
         self.operations = Operations(
             tree=shown.tree,
             namespace=shown.namespace,
@@ -139,6 +140,7 @@ class Mount:
             removing=removing,
             renaming=renaming,
             sending=sends.sending,
+            outstanding=sends.outstanding,
             xattrs=Xattrs(tree=shown.tree),
             owner=Owner(uid=options.uid, gid=options.gid, umask=options.umask, born=now_ns()),
             op_timeout=options.op_timeout,
@@ -175,7 +177,7 @@ class Mount:
             except FileSystemError as exc:
                 log.warning("not everything could be sent: %s", exc)
             await self._backups.retire()
-            await self.uploader.delete_recorded()
+            await self.outstanding.delete()
         paths = [entry.path for entry in self._storage.journal.entries if not entry.held]
         if paths:
             log.warning("%s is kept here and sent by the next mount", _named(paths))

@@ -74,7 +74,7 @@ async def run(
             )
             await mount.check()
             nursery.start_soon(mount.recovery.recover)
-            nursery.start_soon(mount.uploader.run)
+            nursery.start_soon(mount.outstanding.run)
             nursery.start_soon(mount.store.run)
             nursery.start_soon(mount.spools.run)
             async with _mounted(mount.operations, mountpoint, fuse_options(options, source)):

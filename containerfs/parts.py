@@ -1,6 +1,7 @@
 """The parts of a mount in groups, each built on those before it."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -11,6 +12,7 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import Downloads
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
+from containerfs.errors import NoSpace
 from containerfs.fs.alignment import Alignment
 from containerfs.fs.batches import Batches
 from containerfs.fs.closing import Closing
@@ -43,6 +45,7 @@ from containerfs.fs.writing import Writing
 from containerfs.options import Options
 from containerfs.upload.intents import Intents
 from containerfs.upload.journal import Journal
+from containerfs.upload.outstanding import Outstanding
 from containerfs.upload.spools import SpoolDirectory
 from containerfs.upload.uploader import Uploader
 
@@ -64,9 +67,12 @@ class Storage:
         connection = state.connection
         self.journal = Journal(connection, on_rollback=self.state.on_rollback)
         self.intents = Intents(connection, on_rollback=self.state.on_rollback)
-        self.spools = SpoolDirectory(directory / "spool", sync=state.sync)
+        self.spools = SpoolDirectory(
+            directory / "spool", sync=state.sync, check_room=state.ballast.hold
+        )
         boot = Boot(state)
         if boot.is_new:
+            state.ballast.let_go()  # for what is restored
             for name, content in self.journal.kept:
                 self.spools.restore(name, content)
             with state.transaction():
@@ -78,8 +84,11 @@ class Storage:
             connection=connection,
             limit=options.cache_size,
             after_power_cut=boot.is_new,
+            check_room=state.ballast.hold,
         )
         boot.remember()
+        with suppress(NoSpace):  # the first to write content is told
+            state.ballast.hold()
         self.metadata = Metadata(
             client=self.client, state=self.state, ttl=options.ttl, nursery=nursery
         )
@@ -126,6 +135,7 @@ class Shown:
             show_expired=options.show_expired,
         )
         self.conflicts = Conflicts(
+            tree=self.tree,
             reconciliation=self.reconciliation,
             metadata=storage.metadata,
             journal=storage.journal,
@@ -173,6 +183,12 @@ class Sends:
             metadata=storage.metadata,
             journal=storage.journal,
             uploader=storage.uploader,
+        )
+        self.outstanding = Outstanding(
+            journal=storage.journal,
+            uploader=storage.uploader,
+            on_missing=shown.conflicts.missing,
+            limit=options.op_timeout,
         )
         self.keeping = Keeping(journal=storage.journal, state=storage.state)
         self.sending = Sending(
@@ -250,6 +266,7 @@ class OpenFiles:
             store=storage.store,
             downloads=storage.downloads,
             write_back=sends.write_back,
+            outstanding=sends.outstanding,
             keeping=sends.keeping,
             transient=NamePatterns(options.transient),
             transient_delay=options.empty_delay,
@@ -264,7 +281,6 @@ class OpenFiles:
             writing=self.writing,
             closing=self.closing,
             spooling=self.spooling,
-            spools=storage.spools,
             prefetch=Prefetch(
                 downloads=storage.downloads,
                 store=storage.store,

@@ -1,4 +1,4 @@
-"""What of an account is on this machine only: shown, and given up when its owner says so.
+"""What of an account the server has not got yet, or has still: shown, and given up on demand.
 
 Reading works beside a running mount, after one was killed, and where nothing can be written.
 """
@@ -6,7 +6,7 @@ Reading works beside a running mount, after one was killed, and where nothing ca
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from containerfs.accounts import STATE, Account, has_state
 from containerfs.cache.state import State, open_state
-from containerfs.errors import from_os_error
+from containerfs.errors import NoSpace, from_os_error
+from containerfs.upload.deletions import Deletion
 from containerfs.upload.journal import LOST_SPOOLS, Entry, Journal
 
 
@@ -44,6 +45,19 @@ class Unsent:
         return self.state in ("waiting", "failed")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obsolete:
+    """What the server still has of a file that was replaced or removed here.
+
+    Attributes:
+        path: Where the mount showed it, below the mount point; its id, where that is not known.
+        error: What is to be done, and why the last attempt failed, in words.
+    """
+
+    path: str
+    error: str
+
+
 def find(account: Account) -> list[Unsent]:
     """What of *account* is not on the server, oldest first, and last what lost its name.
 
@@ -62,6 +76,35 @@ def find(account: Account) -> list[Unsent]:
     return found
 
 
+def obsolete(account: Account) -> list[Obsolete]:
+    """What of *account* is still to be deleted from the server; as `find`."""
+    if not has_state(account.directory):
+        return []
+    with _readable(account.directory) as state:
+        names = state.container_names()
+        doomed = Journal(state.connection).doomed.all
+    return [_obsolete(deletion, names) for deletion in doomed]
+
+
+def keep_obsolete(account: Account) -> int:
+    """Let the server keep all that is still to be deleted; the caller has the folder's lock.
+
+    The next mount shows what there is of it again.
+
+    Returns:
+        How many objects that are.
+    """
+    if not has_state(account.directory):
+        return 0
+    with open_state(account.directory / STATE) as state:
+        deletions = Journal(state.connection).doomed
+        doomed = deletions.all
+        for each in doomed:
+            state.forget_tombstones(each.container_id, [each.file_id])
+            deletions.remove(each.container_id, each.file_id)
+    return len(doomed)
+
+
 def discard(account: Account) -> int:
     """Forget all that is unsent, temporary files too; the caller has the folder's lock.
 
@@ -69,35 +112,54 @@ def discard(account: Account) -> int:
         How many files were given up.
     """
     doomed = find(account)
-    if has_state(account.directory):
-        with open_state(account.directory / STATE) as state:
-            journal = Journal(state.connection)
-            for entry in journal.entries:
-                journal.forget(entry)
-    for each in doomed:
-        each.spool.unlink(missing_ok=True)
+    try:
+        _forget(account)
+    except NoSpace:  # what is given up makes room for that
+        _remove(doomed)
+        _forget(account)
+    _remove(doomed)
     for folder in account.directory.glob(LOST_SPOOLS):
         shutil.rmtree(folder)
     return len(doomed)
+
+
+def _forget(account: Account) -> None:
+    if has_state(account.directory):
+        with open_state(account.directory / STATE) as state:
+            journal = Journal(state.connection)
+            with state.transaction():
+                for entry in journal.entries:
+                    journal.forget(entry)
+
+
+def _remove(doomed: list[Unsent]) -> None:
+    for each in doomed:
+        each.spool.unlink(missing_ok=True)
 
 
 @contextmanager
 def _readable(directory: Path) -> Iterator[State]:
     """The state as it is; SQLite must write to read, so where it can't, a copy is opened."""
     path = directory / STATE
-    if os.access(directory, os.W_OK) and os.access(path, os.W_OK):
-        with open_state(path) as state:
-            yield state
-        return
-    with TemporaryDirectory() as place:
-        try:
-            for name in (STATE, f"{STATE}-wal"):
-                if (directory / name).exists():
-                    shutil.copyfile(directory / name, Path(place) / name)
-        except OSError as exc:
-            raise from_os_error(exc, f"reading {path}") from exc
-        with open_state(Path(place) / STATE) as state:
-            yield state
+    with ExitStack() as stack:
+        state: State | None = None
+        if os.access(directory, os.W_OK) and os.access(path, os.W_OK):
+            with suppress(NoSpace):
+                state = stack.enter_context(open_state(path))
+        if state is None:
+            copy = _copied(path, Path(stack.enter_context(TemporaryDirectory())))
+            state = stack.enter_context(open_state(copy))
+        yield state
+
+
+def _copied(path: Path, place: Path) -> Path:
+    try:
+        for name in (STATE, f"{STATE}-wal"):
+            if path.with_name(name).exists():
+                shutil.copyfile(path.with_name(name), place / name)
+    except OSError as exc:
+        raise from_os_error(exc, f"reading {path}") from exc
+    return place / STATE
 
 
 def _described(entry: Entry, account: Account, names: dict[str, str]) -> Unsent:
@@ -113,6 +175,15 @@ def _described(entry: Entry, account: Account, names: dict[str, str]) -> Unsent:
     )
 
 
+def _obsolete(deletion: Deletion, names: dict[str, str]) -> Obsolete:
+    container = names.get(deletion.container_id) or _as_name(deletion.container_id)
+    told = f"its old object {deletion.file_id} is still to be deleted from the server"
+    return Obsolete(
+        path=os.path.join(container, deletion.path or _as_name(deletion.file_id)),
+        error=f"{told}: {deletion.error}" if deletion.error else told,
+    )
+
+
 def _nameless(directory: Path) -> list[Path]:
     """The spools that no journal names any more."""
     folders = sorted(directory.glob(LOST_SPOOLS))
@@ -123,7 +194,7 @@ def _nameless(directory: Path) -> list[Path]:
 
 
 def _as_name(id: str) -> str:
-    """A container's id as a name that leads nowhere else, whatever a server makes its ids of."""
+    """An id as a name that leads nowhere else, whatever a server makes its ids of."""
     return quote(id, safe="").replace(".", "%2E")[:255] or "%00"
 
 

@@ -152,6 +152,32 @@ def test_help_makes_no_directory(run, tmp_path):
     assert not (tmp_path / "containers").exists()
 
 
+@pytest.mark.parametrize("words", [["--help"], ["-x", "-h"]], ids=str)
+@pytest.mark.parametrize("command", ["mount", "test", "demo", "bench"])
+@pytest.mark.usefixtures("programs")
+def test_help_needs_nothing(run, project, command, words):
+    done = run(command, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: ./run mount")
+    assert not (project / ".venv").exists()
+
+
+@pytest.mark.usefixtures("tools")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("mount", ["mount", "--help"]), ("test", ["--help"])],
+    ids=["mount", "test"],
+)
+def test_help_ends_with_that_of_the_program_where_it_is_there(run, project, command, said):
+    for checker in ("ruff", "mypy"):  # nothing is checked first
+        (project / ".venv" / "bin" / checker).write_text("exit 1")
+    done = run(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    usage, _, rest = done.stdout.partition("\n\n" + said[0])
+    assert usage.startswith("usage: ./run mount")
+    assert [said[0], *rest.splitlines()[1:]] == said
+
+
 @pytest.mark.usefixtures("set_up")
 def test_a_changed_dependency_is_set_up_anew(run, project):
     with (project / "setup.cfg").open("a") as file:

@@ -5,6 +5,7 @@ id. What is not certain about the live service is not assumed: ids are opaque, a
 what the answer says, and every field but the ids may be missing.
 """
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -233,10 +234,16 @@ class Client:
         call = Call(method="GET", path=("containers", container_id, "files", file_id))
         return _read(call, await self._session.send(call), _file_of(container_id))
 
-    async def delete_file(self, container_id: str, file_id: str) -> None:
-        """Delete a file; lists may show it for a while."""
+    async def delete_file(
+        self, container_id: str, file_id: str, *, patience: float = math.inf
+    ) -> None:
+        """Delete a file; lists may show it for a while.
+
+        Args:
+            patience: Seconds that may pass between its attempts, all waits together.
+        """
         path = ("containers", container_id, "files", file_id)
-        await self._delete(Call(method="DELETE", path=path))
+        await self._delete(Call(method="DELETE", path=path), patience=patience)
 
     def download_file(
         self, container_id: str, file_id: str, *, offset: int = 0, length: int | None = None
@@ -268,8 +275,8 @@ class Client:
         """
         return await self._small.fetch(_content_path(container_id, file_id), most=most)
 
-    async def _delete(self, call: Call) -> None:
-        answer = await self._session.send(call)
+    async def _delete(self, call: Call, *, patience: float = math.inf) -> None:
+        answer = await self._session.send(call, patience=patience)
         if isinstance(answer.data, dict) and answer.data.get("deleted") is False:
             raise ServerFault(f"{call}: not deleted", request_id=answer.request_id)
 

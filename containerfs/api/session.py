@@ -4,6 +4,7 @@ A session knows HTTP and the service's habits, not its operations.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -111,14 +112,18 @@ class Session:
         """Have *tell* called with the seconds of each pause that the server asks for."""
         self._limiter.on_pause = tell
 
-    async def send(self, call: Call) -> Answer:
+    async def send(self, call: Call, *, patience: float = math.inf) -> Answer:
         """Send a metadata call; one deadline covers its place in the queue and all attempts.
+
+        Args:
+            patience: Seconds that may pass between the attempts, beside what the server asks for.
 
         Raises:
             Uncertain: It creates something, was sent, and its answer was lost.
             FileSystemError: Any other failure.
         """
         schedule = self._schedule()
+        schedule.patience = patience
         schedule.scope = trio.CancelScope(deadline=schedule.deadline)
         progress = _Progress()
         with schedule.scope:

@@ -40,18 +40,27 @@ class Content:
         size: Bytes; while it is being filled, None where the server did not tell.
         complete: All bytes are there. Until then only who fills it knows how many are.
         held: Bytes of disk that were granted to it; 0 once it is complete.
+        in_memory: It takes no disk.
     """
 
-    __slots__ = ("_fd", "complete", "file", "held", "name", "pins", "size")
+    __slots__ = ("_fd", "complete", "file", "held", "in_memory", "name", "pins", "size")
 
     def __init__(
-        self, *, name: str, fd: int, size: int | None, complete: bool, file: str | None = None
+        self,
+        *,
+        name: str,
+        fd: int,
+        size: int | None,
+        complete: bool,
+        file: str | None = None,
+        in_memory: bool = False,
     ) -> None:
         self.name = name
         self.file = file or name
         self.size = size
         self.complete = complete
         self.held = 0
+        self.in_memory = in_memory
         self.pins = 1
         self._fd = fd
 

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
@@ -29,6 +30,7 @@ from containerfs.cache.index import ContentIndex
 from containerfs.cache.packs import LARGEST, Packs
 from containerfs.cache.room import Room
 from containerfs.cache.shelf import Shelf
+from containerfs.errors import NoSpace
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +51,16 @@ class ContentStore:
         limit: int,
         largest_packed: int = LARGEST,
         after_power_cut: bool = False,
+        check_room: Callable[[], None] = lambda: None,
     ) -> None:
         """Args:
         directory: Ours alone; made if missing.
         limit: Bytes of disk to use.
         largest_packed: Bytes of a content that goes into a pack.
         after_power_cut: What was not synced may be lost.
+        check_room: Raises NoSpace where others need what is left of the disk.
         """
+        self._check_room = check_room
         self._directory = directory
         self._prefix = f"{directory}/"  # pathlib's joins are slow where there are many small files
         with local_disk("opening the cache"):
@@ -231,6 +236,16 @@ class ContentStore:
         name = secrets.token_hex(20)
         return self._make(name, size=None, file=name)
 
+    def begin_in_memory(self) -> Content:
+        """`begin_nameless`, where the disk is full; it is in no file of the cache directory.
+
+        Raises:
+            LocalFault: It can't be made.
+        """
+        with local_disk("making a cache file in memory"):
+            fd = os.memfd_create("content", os.MFD_CLOEXEC)
+        return Content(name=secrets.token_hex(20), fd=fd, size=None, complete=False, in_memory=True)
+
     def _make(self, name: str, *, size: int | None, file: str) -> Content:
         path = self._prefix + file
         while True:
@@ -268,8 +283,10 @@ class ContentStore:
         view = memoryview(data)
         while view:
             try:
+                if not content.in_memory:
+                    self._check_room()
                 count = content.write(view, offset)
-            except OSError as exc:
+            except (OSError, NoSpace) as exc:
                 self._room.free_or_fail(exc, "writing the cache")
                 continue
             view, offset = view[count:], offset + count

@@ -4,39 +4,54 @@ import errno
 import os
 import sqlite3
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import trio
 
+from containerfs.cache.ballast import Ballast
 from containerfs.errors import LocalFault, from_os_error
 
+# What a full disk is to SQLite; the second where its shared memory can't grow.
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 QUICK = 1e-3  # seconds: a disk that is through with a sync so soon is waited for without a thread
 
 
 class Cursor(sqlite3.Cursor):
     """A cursor that raises NoSpace and LocalFault where SQLite fails."""
 
+    connection: "Connection"
+
     def execute(self, statement: str, values: Any = ()) -> Self:
-        try:
-            super().execute(statement, values)
-        except sqlite3.Error as exc:
-            _fail(exc)
+        self._run(sqlite3.Cursor.execute, statement, values)
         return self
 
     def executemany(self, statement: str, rows: Any) -> Self:
-        try:
-            super().executemany(statement, rows)
-        except sqlite3.Error as exc:
-            _fail(exc)
+        self._run(sqlite3.Cursor.executemany, statement, list(rows))
         return self
 
     def executescript(self, script: str) -> Self:
-        try:
-            super().executescript(script)
-        except sqlite3.Error as exc:
-            _fail(exc)
+        self._run(sqlite3.Cursor.executescript, script)
         return self
+
+    def _run(self, run: Callable[..., object], *statement: Any) -> None:
+        connection = self.connection
+        try:
+            run(self, *statement)
+        except sqlite3.Error as exc:
+            if not _is_full(exc) or not connection.may_use_ballast:
+                _fail(exc)
+            try:
+                connection.begin_again()
+                run(self, *statement)
+            except sqlite3.Error as again:
+                _fail(again)
+        if connection.in_transaction:
+            connection.begun.append((run, statement))
+        elif connection.begun:
+            connection.begun.clear()
 
     def fetchone(self) -> Any:
         try:
@@ -58,7 +73,41 @@ class Cursor(sqlite3.Cursor):
 
 
 class Connection(sqlite3.Connection):
-    """A connection to the state database; every statement commits by itself, or in `BEGIN`."""
+    """A connection to the state database; every statement commits by itself, or in `BEGIN`.
+
+    On a full disk, the ballast is let go of, and what failed is done again.
+
+    Attributes:
+        ballast: None where there is none.
+        may_use_ballast: What is recorded now is not what fills the disk.
+        begun: The statements of the transaction under way.
+    """
+
+    ballast: Ballast | None = None
+    may_use_ballast = True
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.begun: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+
+    def begin_again(self) -> None:
+        """Make room, and take the transaction under way, which is lost, to where it was.
+
+        Raises:
+            sqlite3.Error: It can't be.
+        """
+        begun, self.begun = self.begun, []
+        if self.in_transaction:  # else SQLite has ended it
+            self.rollback()
+        if self.ballast is not None:
+            self.ballast.let_go()
+        with closing(super().cursor()) as cursor:
+            # What the log has is in the database then, and the next commit is written over it.
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        with closing(super().cursor()) as cursor:
+            for run, statement in begun:
+                run(cursor, *statement)
+        self.begun = begun
 
     def cursor(self, factory: type[sqlite3.Cursor] = Cursor) -> Any:  # type: ignore[override]  # typeshed has overloads for the default
         return super().cursor(factory)
@@ -75,7 +124,7 @@ class Connection(sqlite3.Connection):
         return self.cursor().executescript(script)
 
 
-def connected(path: Path, *, schema: str = "") -> Connection:
+def connected(path: Path, *, schema: str = "", ballast: Ballast | None = None) -> Connection:
     """Open, or make, the database at *path*; the caller closes it.
 
     A commit survives the end of the process at once (it is in the kernel), and a power cut from
@@ -93,6 +142,7 @@ def connected(path: Path, *, schema: str = "") -> Connection:
         connection = sqlite3.connect(path, isolation_level=None, factory=Connection)
     except sqlite3.Error as exc:
         _fail(exc)
+    connection.ballast = ballast
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -146,11 +196,14 @@ def _sync(path: str) -> float:
         os.close(fd)
 
 
+def _is_full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) in _FULL
+
+
 def _fail(error: sqlite3.Error) -> NoReturn:
     """Raise the failure of our own disk that *error* is."""
-    code = getattr(error, "sqlite_errorcode", None)
     what = "the state database"
-    if code == sqlite3.SQLITE_FULL:
+    if _is_full(error):
         raise from_os_error(OSError(errno.ENOSPC, str(error)), what) from error
     name = getattr(error, "sqlite_errorname", "")
     raise LocalFault(f"{what}: {error} {name}".rstrip()) from error

@@ -20,7 +20,7 @@ from containerfs.cache.parts import Parts
 from containerfs.cache.plausibility import may_be_error
 from containerfs.cache.sidebyside import SideBySide
 from containerfs.cache.windows import Windows
-from containerfs.errors import FileSystemError, ServerFault
+from containerfs.errors import FileSystemError, NoSpace, ServerFault
 
 log = logging.getLogger(__name__)
 
@@ -185,17 +185,28 @@ class Downloads:
             download = self._unkept[name] = Download(file=file, name=name, content=None)
             return download
         parked = self._store.resume(name)
-        download = self._anew(file, name) if parked is None else _resumed(file, parked)
+        if parked is not None:
+            download = _resumed(file, parked)
+        else:
+            download = self._anew(file, name, must_be_kept=whole)
+            if download.is_for_windows:
+                self._unkept[name] = download
+                return download
         download.is_running = True
         self._running[name] = download
         return download
 
-    def _anew(self, file: RemoteFile, name: str) -> Download:
+    def _anew(self, file: RemoteFile, name: str, *, must_be_kept: bool) -> Download:
         is_large = file.size is not None and file.size > LARGE
         parts = None
         if file.size is not None and is_large and self._client.grants_ranges is not False:
             parts = Parts(file.size)
-        content = self._store.begin(name, size=file.size, in_order=parts is None)
+        try:
+            content = self._store.begin(name, size=file.size, in_order=parts is None)
+        except NoSpace:
+            if must_be_kept:
+                raise
+            return Download(file=file, name=name, content=None)
         return Download(file=file, name=name, content=content, parts=parts)
 
     def _end_unused(self, download: Download) -> None:

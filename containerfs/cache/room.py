@@ -134,9 +134,9 @@ class Room:
             self.remove(victim)
         return self._used < before
 
-    def free_or_fail(self, error: OSError, what: str) -> None:
+    def free_or_fail(self, error: OSError | NoSpace, what: str) -> None:
         """On a full disk, give some content up; raise *error* as ours where that does not help."""
-        failure = from_os_error(error, what)
+        failure = from_os_error(error, what) if isinstance(error, OSError) else error
         if not isinstance(failure, NoSpace) or not self.free(FREED_AT_ONCE):
             raise failure from error
 

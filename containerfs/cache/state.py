@@ -8,7 +8,6 @@ own tables in the same file: they are handed the connection.
 import json
 import logging
 import os
-import sqlite3
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
@@ -19,10 +18,12 @@ from typing import Any
 import trio
 
 from containerfs.api.types import Container, RemoteFile
-from containerfs.cache.database import Log, connected
+from containerfs.cache.ballast import Ballast
+from containerfs.cache.database import Connection, Log, connected
 
 log = logging.getLogger(__name__)
 
+BALLAST = "ballast"  # beside the database
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS containers(
     id TEXT PRIMARY KEY, name BLOB NOT NULL) WITHOUT ROWID;
@@ -65,10 +66,15 @@ _FIELDS = tuple(_COLUMNS.replace(" ", "").split(",")[:-1])
 
 
 class State:
-    """The database of one account; `connection` is lent to the journal and the content index."""
+    """The database of one account; `connection` is lent to the journal and the content index.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    Attributes:
+        ballast: Disk that it has where there is no other; to be held while the disk is filled.
+    """
+
+    def __init__(self, connection: Connection, *, ballast: Ballast) -> None:
         self.connection = connection
+        self.ballast = ballast
         self._undone: list[Callable[[], None]] = []
         self._committed: list[Callable[[], None]] = []
         self._log = Log(connection)
@@ -77,8 +83,11 @@ class State:
         self._syncs_done = 0
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, may_use_ballast: bool = True) -> Iterator[None]:
         """Commit what is done inside at once, or, after an error, none of it.
+
+        Args:
+            may_use_ballast: It is not about content that would take more of a full disk.
 
         Raises:
             LocalFault, NoSpace: It could not be committed; nothing of it was.
@@ -88,13 +97,16 @@ class State:
             return
         self._undone.clear()
         self._committed.clear()
-        self.connection.execute("BEGIN IMMEDIATE")
+        self.connection.may_use_ballast = may_use_ballast
         try:
+            self.connection.execute("BEGIN IMMEDIATE")
             yield
             self.connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
+        finally:
+            self.connection.may_use_ballast = True
         committed, self._committed = self._committed, []
         for action in committed:
             try:
@@ -287,5 +299,6 @@ def open_state(path: Path) -> Iterator[State]:
     Raises:
         LocalFault, NoSpace: It can't be opened.
     """
-    with closing(connected(path, schema=SCHEMA)) as connection:
-        yield State(connection)
+    ballast = Ballast(path.with_name(BALLAST))
+    with closing(connected(path, schema=SCHEMA, ballast=ballast)) as connection:
+        yield State(connection, ballast=ballast)

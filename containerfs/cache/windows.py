@@ -1,6 +1,7 @@
 """Parts of files that do not fit the cache: fetched as they are read, and not kept.
 
-A window is a stretch of a file, in a ring of bytes on disk, that moves on as it is read. Who reads
+A window is a stretch of a file, in a ring of bytes on disk, that moves on as it is read; where the
+disk is full, in a smaller one in memory. Who reads
 in order has one request for all of it; who jumps about has one for each jump, which asks for
 little. There are few windows for all files together: the least recently used one moves to where
 somebody wants to read, never one that somebody waits for.
@@ -12,6 +13,7 @@ import trio
 
 from containerfs.api.body import Body, Paced
 from containerfs.api.client import Client
+from containerfs.cache.cachefile import Content
 from containerfs.cache.content import ContentStore
 from containerfs.cache.download import Download
 from containerfs.cache.plausibility import total_size
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 
 MOST_WINDOWS = 32
 RING = 8 << 20  # bytes of disk that a window takes
-LEAST_RING = 2 << 20  # the same, on a full disk
+MEMORY_RING = 2 << 20  # the same, of memory, where the disk is full
 LEAST_REQUEST = 256 << 10  # bytes
 IDLE = 5.0  # seconds that a stream waits for its reader before it is closed
 
@@ -42,7 +44,7 @@ class Windows:
         self._nursery = nursery
         self._op_timeout = op_timeout
         self._windows: list[Window] = []  # the least recently used first
-        self._ring = RING
+        self._is_disk_full = False
         self._freed = trio.Event()
 
     async def read(self, download: Download, offset: int, size: int) -> bytes:
@@ -62,7 +64,7 @@ class Windows:
         for window in [each for each in self._windows if each.download is download]:
             self._drop(window)
         if not self._windows:
-            self._ring = RING
+            self._is_disk_full = False
 
     async def _piece(self, download: Download, offset: int, end: int) -> bytes:
         while True:
@@ -81,9 +83,9 @@ class Windows:
                 if window.start <= offset:
                     return window.read(offset, end - offset)
             except NoSpace:
-                if window.size <= LEAST_RING:
+                if window.ring.in_memory:
                     raise
-                self._ring = min(self._ring, max(LEAST_RING, window.size // 2))
+                self._is_disk_full = True
             finally:
                 self._store.unpin(window.ring)
 
@@ -105,11 +107,22 @@ class Windows:
                 await self._freed.wait()
 
     def _begin(self, download: Download, offset: int) -> Window:
-        ring = self._store.begin_nameless()
-        self._store.make_room(ring, min(self._ring, download.total or 0), always=True)
-        window = Window(download=download, ring=ring, size=self._ring, offset=offset)
+        ring = self._begin_ring(download)
+        size = MEMORY_RING if ring.in_memory else RING
+        window = Window(download=download, ring=ring, size=size, offset=offset)
         self._windows.append(window)
         return window
+
+    def _begin_ring(self, download: Download) -> Content:
+        if not self._is_disk_full:
+            try:
+                ring = self._store.begin_nameless()
+            except NoSpace:
+                self._is_disk_full = True
+            else:
+                self._store.make_room(ring, min(RING, download.total or 0), always=True)
+                return ring
+        return self._store.begin_in_memory()
 
     def _drop(self, window: Window) -> None:
         """Forget *window*; nobody waits for it."""

@@ -1,9 +1,9 @@
-"""What of a mount is on this machine only, as the commands find and show it.
+"""What of a mount the server has not got yet, or has still, as the commands find and show it.
 
 They go by the mount point, and work beside a running mount, without one, and after one was killed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -14,14 +14,14 @@ from containerfs.cli.output import show_all
 from containerfs.cli.visible import printable
 from containerfs.errors import NotFound
 from containerfs.options import Options
-from containerfs.unsent import Unsent
+from containerfs.unsent import Obsolete, Unsent
 
 _COLUMNS = ("state", "size", "path", "error")
 _NAMED = 20  # files that a message names
 
 
 class DataRemains(click.ClickException):
-    """Files are still on this machine only; the message names them."""
+    """Not all is on the server as it is here; the message names what is not."""
 
     exit_code = 7
 
@@ -53,9 +53,17 @@ def account_of(mount: mounts.Mount) -> Account:
     )
 
 
+def pending(account: Account) -> list[Unsent | Obsolete]:
+    """All that the server has not got yet, and what is to be deleted there."""
+    return [*unsent.find(account), *unsent.obsolete(account)]
+
+
 def show_unsent(of: Iterable[Account], *, form: str | None) -> None:
-    """Print what of these accounts is unsent; a table says whose it is where that is a question."""
-    shapes = [_shape(account, each) for account in of for each in unsent.find(account)]
+    """Print what of these accounts is unsent, or still to be deleted from the server.
+
+    A table says whose it is where that is a question.
+    """
+    shapes = [_shape(account, each) for account in of for each in pending(account)]
     sources = {shape["source"] for shape in shapes}
     columns = _COLUMNS if len(sources) < 2 else ("source", *_COLUMNS)
     show_all(shapes, columns=columns, form=form)
@@ -66,25 +74,67 @@ def check_nothing_remains(of: Iterable[Account], *, note: str = "") -> None:
         note: The end of the message.
 
     Raises:
-        DataRemains: Something that should be on the server is not.
+        DataRemains: Something that should be on the server is not, or is there still.
     """
-    names = [printable(each.path) for account in of for each in unsent.find(account) if each.is_due]
-    if names:
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        told = ", ".join(names[:_NAMED])
-        raise DataRemains(f"not on the server, and kept here: {told}{more}{note}")
+    found = list(of)
+    due = [each for account in found for each in unsent.find(account) if each.is_due]
+    old = [each for account in found for each in unsent.obsolete(account)]
+    _check_none(due, old, note=note)
 
 
-def described(each: Unsent) -> str:
+def due_below(account: Account, path: Path) -> list[Unsent]:
+    """What of *path*, which is in the account's mount, should be on the server and is not."""
+    return [each for each in unsent.find(account) if each.is_due and _is_below(each, account, path)]
+
+
+def check_synced(these: Iterable[Unsent], account: Account, *, below: Path) -> None:
+    """Args:
+        these: What was due before.
+        below: A file or directory of the mount, without symbolic links.
+
+    Raises:
+        DataRemains: Some of it still is, what was written since not being meant; or something that
+            was replaced or removed there is still on the server.
+    """
+    spools = {each.spool for each in these}
+    due = [each for each in unsent.find(account) if each.is_due and each.spool in spools]
+    old = [each for each in unsent.obsolete(account) if _is_below(each, account, below)]
+    _check_none(due, old)
+
+
+def _is_below(each: Unsent | Obsolete, account: Account, path: Path) -> bool:
+    return Path(account.mountpoint, each.path).is_relative_to(path)
+
+
+def _check_none(due: list[Unsent], old: list[Obsolete], *, note: str = "") -> None:
+    parts = []
+    if due:
+        parts.append(f"not on the server, and kept here: {_named(due)}")
+    if old:
+        objects = "object is" if len(old) == 1 else "objects are"
+        told = f"{len(old)} replaced or removed {objects} still to be deleted from the server"
+        parts.append(f"{told}: {_named(old)}")
+    if parts:
+        raise DataRemains("; ".join(parts) + note)
+
+
+def _named(these: Sequence[Unsent | Obsolete]) -> str:
+    more = f" and {len(these) - _NAMED} more" if len(these) > _NAMED else ""
+    return ", ".join(printable(each.path) for each in these[:_NAMED]) + more
+
+
+def described(each: Unsent | Obsolete) -> str:
     """A file, for a question or a message."""
+    if isinstance(each, Obsolete):
+        return f"{printable(each.path)} (its old object stays on the server)"
     size = "its content is lost" if each.size is None else f"{each.size} bytes"
     return f"{printable(each.path)} ({size})"
 
 
-def _shape(account: Account, each: Unsent) -> dict[str, object]:
+def _shape(account: Account, each: Unsent | Obsolete) -> dict[str, object]:
     return {
-        "state": each.state,
-        "size": each.size,
+        "state": each.state if isinstance(each, Unsent) else "obsolete",
+        "size": each.size if isinstance(each, Unsent) else None,
         "path": each.path,
         "error": each.error,
         "source": account.source,

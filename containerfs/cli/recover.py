@@ -11,10 +11,10 @@ from containerfs import accounts, unsent
 from containerfs.accounts import Account
 from containerfs.cli.calling import failures_told, options_of, with_options
 from containerfs.cli.output import format_option
-from containerfs.cli.pending import accounts_at, described, show_unsent
+from containerfs.cli.pending import accounts_at, described, pending, show_unsent
 from containerfs.cli.visible import printable
 from containerfs.errors import Busy, FileSystemError
-from containerfs.unsent import Unsent
+from containerfs.unsent import Obsolete, Unsent
 
 
 @click.command()
@@ -27,7 +27,11 @@ from containerfs.unsent import Unsent
     type=click.Path(path_type=Path),
     help="Copy it to this directory; nothing is overwritten.",
 )
-@click.option("--discard", is_flag=True, help="Give it up for good.")
+@click.option(
+    "--discard",
+    is_flag=True,
+    help="Give it up for good; what was to be deleted from the server stays there.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask before giving it up.")
 @format_option
 @with_options(["cache_dir"])
@@ -96,13 +100,15 @@ def _discard(found: list[Account], *, yes: bool) -> None:
                 locks.enter_context(accounts.locked(account.directory))
             except Busy as exc:
                 raise Busy(f"{account.mountpoint} is mounted: unmount it first") from exc
-        doomed = [each for account in found for each in unsent.find(account)]
+        doomed = [each for account in found for each in pending(account)]
         if doomed and (yes or _confirmed(doomed)):
-            count = sum(unsent.discard(account) for account in found)
+            count = sum(
+                unsent.discard(account) + unsent.keep_obsolete(account) for account in found
+            )
             click.echo(f"given up: {_files(count)}", err=True)
 
 
-def _confirmed(doomed: Iterable[Unsent]) -> bool:
+def _confirmed(doomed: Iterable[Unsent | Obsolete]) -> bool:
     names = "\n".join(f"  {described(each)}" for each in doomed)
     return click.confirm(f"{names}\nGive these up for good?", abort=True, err=True)
 

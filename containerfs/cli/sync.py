@@ -13,10 +13,15 @@ from containerfs.accounts import Account
 from containerfs.cli.calling import CONNECTION, call, failures_told, options_of, with_options
 from containerfs.cli.logs import logging_to
 from containerfs.cli.mounting import Source, check_connection
-from containerfs.cli.pending import accounts_at, check_nothing_remains
-from containerfs.errors import AccessDenied, FileSystemError
+from containerfs.cli.pending import (
+    accounts_at,
+    check_nothing_remains,
+    check_synced,
+    due_below,
+)
+from containerfs.errors import AccessDenied, FileSystemError, NotFound
 from containerfs.options import Options
-from containerfs.unsent import find
+from containerfs.unsent import find, obsolete
 
 
 @click.command()
@@ -25,14 +30,16 @@ from containerfs.unsent import find
 def sync(*, path: Path, given: dict[str, str]) -> None:
     """Send what of DIR (and everything below it), or of FILE, is not on the server yet.
 
-    Without a running mount, everything of the mount that was there is sent; then the options must
-    lead to the server and the account that were mounted. Exit code 7 when data remains.
+    What was replaced or removed there, and could not be deleted from the server, is deleted.
+    Without a running mount, this is done for everything of the mount that was there; then the
+    options must lead to the server and the account that were mounted. Exit code 7 when something
+    remains to be sent or deleted.
     """
     with failures_told():
-        if _is_mounted(path):
-            _fsync(path)
-            return
         options = options_of(given)
+        if _is_mounted(path):
+            _sync_mounted(path, options)
+            return
         newest, *others = accounts_at(path, options)
         for account in (newest, *(each for each in others if _has_due(each))):
             call(_send, account, options)
@@ -40,7 +47,7 @@ def sync(*, path: Path, given: dict[str, str]) -> None:
 
 
 def _has_due(account: Account) -> bool:
-    return any(each.is_due for each in find(account))
+    return any(each.is_due for each in find(account)) or bool(obsolete(account))
 
 
 def _is_mounted(path: Path) -> bool:
@@ -50,6 +57,19 @@ def _is_mounted(path: Path) -> bool:
         for above in (real, *real.parents)
         if (mounted := mountpoint.at(above)) is not None
     )
+
+
+def _sync_mounted(path: Path, options: Options) -> None:
+    """Have the mount send and delete it, and look whether it did: its journal may know of more."""
+    try:
+        account, *_ = accounts_at(path, options)
+    except NotFound:  # another user's mount
+        _fsync(path)
+        return
+    real = mountpoint.locate(path)
+    due = due_below(account, real)
+    _fsync(path)
+    check_synced(due, account, below=real)
 
 
 def _fsync(path: Path) -> None:

@@ -58,4 +58,4 @@ class Backups:
         ids = file.remote_ids
         await self._spooling.make_local(file)
         for id in ids:
-            await self._uploader.delete(container.remote.id, id)
+            await self._uploader.delete(container.remote.id, id, path=file.path)

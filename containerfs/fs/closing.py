@@ -13,6 +13,7 @@ from containerfs.fs.sending import Sending
 from containerfs.fs.spooling import Spooling
 from containerfs.fs.tree import Tree
 from containerfs.fs.writeback import WriteBack
+from containerfs.upload.outstanding import Outstanding
 
 
 class Closing:
@@ -28,6 +29,7 @@ class Closing:
         store: ContentStore,
         downloads: Downloads,
         write_back: WriteBack,
+        outstanding: Outstanding,
         keeping: Keeping,
         transient: NamePatterns,
         transient_delay: float,
@@ -40,6 +42,7 @@ class Closing:
         self._store = store
         self._downloads = downloads
         self._write_back = write_back
+        self._outstanding = outstanding
         self._keeping = keeping
         self._transient = transient
         self._transient_delay = transient_delay
@@ -88,6 +91,8 @@ class Closing:
     async def fsync(self, fh: int) -> None:
         """Return when the server has the file as it is now, empty or not.
 
+        What it replaced is deleted then, or will be.
+
         A file that stays on this machine is safe on its disk then.
         """
         handle = self._handles[fh]
@@ -96,6 +101,9 @@ class Closing:
             await self._send(handle.file)
         elif handle.file.is_held:
             await self._keeping.keep(handle.file)
+        if not handle.file.is_held and handle.file.parent is not None:
+            container = self._tree.container_of(handle.file)
+            await self._outstanding.sync(container.remote.id, handle.file.path)
         _report(handle.file)
 
     def release(self, fh: int) -> None:

@@ -5,6 +5,7 @@ It comes after the server has all the new objects, and before anything else can 
 
 import logging
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from containerfs.api.types import RemoteFile
 from containerfs.cache.content import ContentStore
@@ -22,6 +23,20 @@ from containerfs.fs.tree import Tree
 from containerfs.upload.journal import Journal
 
 log = logging.getLogger(__name__)
+
+Doomed = dict[tuple[str, str], str]  # the visible paths of objects, by container and file id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Old:
+    """What a file was before it was renamed."""
+
+    path: str
+    ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, file: File) -> "_Old":
+        return cls(path=file.path, ids=file.remote_ids)
 
 
 class Commits:
@@ -59,19 +74,19 @@ class Commits:
         new_name: str,
         target: Node | None,
         moves: list[Move],
-    ) -> list[tuple[str, str]]:
+    ) -> Doomed:
         """Change the tree, in one step.
 
         Returns:
-            The objects that nobody shows any more, hidden and recorded, as (container, file id).
+            The objects that nobody shows any more, hidden and recorded.
         """
         source = self._tree.container_of(node)
         old_parent = node.parent
-        doomed: list[tuple[str, str]] = []
+        doomed: Doomed = {}
         with self._state.transaction():
             self._transfer.end(moves)
             inherited = self._replace_target(target, node)
-            old_ids = {move.file.ino: move.file.remote_ids for move in moves}
+            olds = {move.file.ino: _Old.of(move.file) for move in moves}
             sent = made(moves)
             if old_parent is not None:
                 self._tree.keep_directory(old_parent)
@@ -80,19 +95,19 @@ class Commits:
             self._tree.touch_directory(new)
             self._adjust_entries(node)
             for move in moves:
-                doomed += self._finish(move, source, old_ids[move.file.ino], sent)
+                doomed |= self._finish(move, source, olds[move.file.ino], sent)
             if isinstance(node, File) and inherited:
-                doomed += self._inherit(node, inherited, sent=bool(moves))
+                doomed |= self._inherit(node, inherited, sent=bool(moves))
         return doomed
 
-    def commit_exchange(self, one: Node, other: Node, moves: list[Move]) -> list[tuple[str, str]]:
+    def commit_exchange(self, one: Node, other: Node, moves: list[Move]) -> Doomed:
         """Swap two names, in one step; returns what `commit` does."""
         sources = {move.file.ino: self._tree.container_of(move.file) for move in moves}
-        old_ids = {move.file.ino: move.file.remote_ids for move in moves}
+        olds = {move.file.ino: _Old.of(move.file) for move in moves}
         one_parent, one_name = one.parent, one.name
         other_parent, other_name = other.parent, other.name
         assert one_parent is not None and other_parent is not None  # noqa: S101, PT018 - looked up
-        doomed: list[tuple[str, str]] = []
+        doomed: Doomed = {}
         with self._state.transaction():
             self._transfer.end(moves)
             aside = f"{one_name}\0"  # no name that a program can give
@@ -104,8 +119,8 @@ class Commits:
             for move in moves:  # a server may have given the id of one to the other
                 self._objects.disown(move.file)
             for move in moves:
-                source, ids = sources[move.file.ino], old_ids[move.file.ino]
-                doomed += self._finish(move, source, ids, made(moves))
+                source, old = sources[move.file.ino], olds[move.file.ino]
+                doomed |= self._finish(move, source, old, made(moves))
         return doomed
 
     def _replace_target(self, target: Node | None, node: Node) -> tuple[str, ...]:
@@ -135,9 +150,9 @@ class Commits:
         self,
         move: Move,
         source: ContainerDirectory,
-        old_ids: tuple[str, ...],
+        old: _Old,
         made: Collection[tuple[str, str]],
-    ) -> list[tuple[str, str]]:
+    ) -> Doomed:
         """Let the file be what was sent.
 
         Args:
@@ -146,11 +161,11 @@ class Commits:
         file, remote = move.file, move.remote
         assert remote is not None  # noqa: S101 - all were sent
         replaces = file.entry.replaces if move.spool is not None and file.entry is not None else ()
-        doomed = [
-            (source.remote.id, id)
-            for id in dict.fromkeys((*replaces, *old_ids))
+        doomed = {
+            (source.remote.id, id): old.path
+            for id in (*replaces, *old.ids)
             if (source.remote.id, id) not in made
-        ]
+        }
         if move.spool is not None:
             self._objects.disown(file)
             file.remote, file.older = None, ()
@@ -159,10 +174,13 @@ class Commits:
             self._sending.sent(file, move.container, move.spool, remote)
         else:
             self._finish_clean(move, file, remote)
-        for pair in doomed:
-            self._metadata.forget(*pair)
-            self._journal.delete_later(*pair)
+        self._record(doomed)
         return doomed
+
+    def _record(self, doomed: Doomed) -> None:
+        for pair, path in doomed.items():
+            self._metadata.forget(*pair)
+            self._journal.delete_later(*pair, path=path)
 
     def _finish_clean(self, move: Move, file: File, remote: RemoteFile) -> None:
         size = file.size
@@ -176,7 +194,7 @@ class Commits:
         if file.entry is not None:  # written to meanwhile: its close sends it again
             self._journal.update(file.entry, replaces=(remote.id,))
 
-    def _inherit(self, file: File, ids: tuple[str, ...], *, sent: bool) -> list[tuple[str, str]]:
+    def _inherit(self, file: File, ids: tuple[str, ...], *, sent: bool) -> Doomed:
         """What the server has of the replaced file goes: now, or once the new one is there."""
         container = self._tree.container_of(file)
         if not sent and file.entry is not None:
@@ -184,10 +202,8 @@ class Commits:
             self._journal.update(file.entry, replaces=replaces)
             for id in ids:
                 self._metadata.forget(container.remote.id, id)
-            return []
+            return {}
         kept = set(file.remote_ids)
-        doomed = [(container.remote.id, id) for id in ids if id not in kept]
-        for pair in doomed:
-            self._metadata.forget(*pair)
-            self._journal.delete_later(*pair)
+        doomed = {(container.remote.id, id): file.path for id in ids if id not in kept}
+        self._record(doomed)
         return doomed

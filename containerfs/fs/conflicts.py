@@ -15,6 +15,8 @@ from containerfs.errors import FileSystemError
 from containerfs.fs.names import components, stripped
 from containerfs.fs.nodes import ContainerDirectory, File
 from containerfs.fs.reconciling import Reconciliation
+from containerfs.fs.tree import Tree
+from containerfs.upload.deletions import Deletion
 from containerfs.upload.journal import Journal
 from containerfs.upload.uploader import Uploader
 
@@ -40,12 +42,14 @@ class Conflicts:
     def __init__(
         self,
         *,
+        tree: Tree,
         reconciliation: Reconciliation,
         metadata: Metadata,
         journal: Journal,
         uploader: Uploader,
         nursery: trio.Nursery,
     ) -> None:
+        self._tree = tree
         self._reconciliation = reconciliation
         self._metadata = metadata
         self._journal = journal
@@ -101,6 +105,20 @@ class Conflicts:
             if not file.is_dirty:  # else it is sent again: that settles it
                 await self._resolve(container, file, listed)
 
+    async def missing(self, deletion: Deletion) -> None:
+        """Somebody else deleted what was to be deleted here: perhaps they changed the file, too.
+
+        What is shown there is touched only where it was sent from here.
+        """
+        container = self._tree.containers.get(deletion.container_id)
+        if container is None or not deletion.path:
+            return
+        file = self._tree.find(container, deletion.path)
+        if isinstance(file, File) and file.local is not None:
+            async with file.changing:
+                if not file.is_dirty and _shows(file, file.local.file_id):
+                    await self.resolve(container, file)
+
     async def resolve(self, container: ContainerDirectory, file: File) -> None:
         """Somebody replaced the object that *file* was opened from: the last upload wins.
 
@@ -127,7 +145,7 @@ class Conflicts:
         for loser in losers:
             log.warning("%r: %s wins over %s", file.path, winner.id, loser.id)
             self._metadata.forget(container.remote.id, loser.id)
-            await self._uploader.delete(container.remote.id, loser.id)
+            await self._uploader.delete(container.remote.id, loser.id, path=file.path)
         entries = self._metadata.corrected(container.remote.id, listed)
         self._reconciliation.reconcile(container, entries)
 
@@ -181,7 +199,7 @@ def _is_rival(container: ContainerDirectory, file: File, other: RemoteFile) -> b
     return is_raw and is_untouched and abs(other.created - _created(file)) <= AT_ONCE
 
 
-def _shows(file: File, id: str) -> bool:
+def _shows(file: File, id: str | None) -> bool:
     return file.remote is not None and file.remote.id == id
 
 

@@ -70,7 +70,7 @@ class Doubts:
             self._journal.forget(entry)
             for id in entry.replaces:
                 self._metadata.forget(entry.container_id, id)
-                self._journal.delete_later(entry.container_id, id)
+                self._journal.delete_later(entry.container_id, id, path=entry.path)
         self._discard_spool(entry)
         for id in entry.replaces:
             await self._uploader.delete(entry.container_id, id)

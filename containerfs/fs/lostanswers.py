@@ -70,4 +70,4 @@ class LostAnswers:
         self._journal.update(entry, state="dirty")
         if arrived is not None:
             self._metadata.forget(container.remote.id, arrived.id)
-            await self._uploader.delete(container.remote.id, arrived.id)
+            await self._uploader.delete(container.remote.id, arrived.id, path=entry.path)

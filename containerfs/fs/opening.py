@@ -25,7 +25,6 @@ from containerfs.fs.reading import Reading
 from containerfs.fs.spooling import Spooling
 from containerfs.fs.tree import Tree
 from containerfs.fs.writing import Writing
-from containerfs.upload.spools import SpoolDirectory
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,6 @@ class Opening:
         writing: Writing,
         closing: Closing,
         spooling: Spooling,
-        spools: SpoolDirectory,
         prefetch: Prefetch,
     ) -> None:
         self._handles = handles
@@ -57,7 +55,6 @@ class Opening:
         self._writing = writing
         self._closing = closing
         self._spooling = spooling
-        self._spools = spools
         self._prefetch = prefetch
 
     async def open(self, file: File, flags: int, *, pid: int = 0) -> tuple[int, bool]:
@@ -135,7 +132,7 @@ class Opening:
         check_can_change(directory)
         if name in directory.children:
             raise Exists(name)
-        spool = self._spools.new()
+        spool = self._spooling.new()
         file = self._places.new_file(directory, name)
         local = self._tree.local(file)
         local.mode, local.uid, local.gid = mode & 0o7777, uid, gid

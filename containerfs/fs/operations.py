@@ -34,6 +34,7 @@ from containerfs.fs.sending import Sending
 from containerfs.fs.tree import Tree
 from containerfs.fs.writing import Writing
 from containerfs.fs.xattrs import Xattrs
+from containerfs.upload.outstanding import Outstanding
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class Operations(pyfuse3.Operations):
         removing: Removing,
         renaming: Renaming,
         sending: Sending,
+        outstanding: Outstanding,
         xattrs: Xattrs,
         owner: Owner,
         op_timeout: float,
@@ -131,6 +133,7 @@ class Operations(pyfuse3.Operations):
         self._removing = removing
         self._renaming = renaming
         self._sending = sending
+        self._outstanding = outstanding
         self._xattrs = xattrs
         self._owner = owner
         self._directories: Handles[DirectoryHandle] = Handles()
@@ -400,7 +403,12 @@ class Operations(pyfuse3.Operations):
 
     @boundary(deadline=False)
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._sending.send_below(self._directories[fh].directory)
+        directory = self._directories[fh].directory
+        await self._sending.send_below(directory)
+        if directory is self._tree.root:
+            await self._outstanding.sync()
+        elif (container := directory.container) is not None:
+            await self._outstanding.sync(container.remote.id, directory.path)
 
     # Files.
 

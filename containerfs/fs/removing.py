@@ -157,10 +157,10 @@ class Removing:
 
     def forget_file(self, file: File) -> None:
         """*file* has no name any more: take it out of the tree, the journal and the cache."""
+        self._spooling.drop_changes(file)  # first: where that fails, it is there as it was
         if file.parent is not None:
             self._tree.keep_directory(file.parent)
             self._tree.orphan(file)
-        self._spooling.drop_changes(file)
         if file.remote is not None:
             self._store.discard(file.remote)
         if file.local is not None:

@@ -30,6 +30,7 @@ from containerfs.fs.sending import Sending
 from containerfs.fs.transfer import Transfer
 from containerfs.fs.tree import Tree
 from containerfs.upload.journal import Journal
+from containerfs.upload.uploader import PUT_OFF_AFTER
 
 NOREPLACE = 1  # linux/fs.h RENAME_NOREPLACE, RENAME_EXCHANGE
 EXCHANGE = 2
@@ -146,7 +147,8 @@ class Renaming:
             doomed = self._commits.commit(node, new, new_name, target, moves)
             for pair in gone:
                 self._journal.deleted(*pair)
-            await self._transfer.delete([pair for pair in doomed if pair not in gone])
+            left = {pair: path for pair, path in doomed.items() if pair not in gone}
+            await self._transfer.delete(left, patience=PUT_OFF_AFTER)
         self._send_in_background(node)
 
     async def _exchange(self, one: Node, other: Node) -> None:
@@ -169,7 +171,7 @@ class Renaming:
             locks.callback(self._transfer.thaw, moves)
             await self._transfer.send(moves)
             doomed = self._commits.commit_exchange(one, other, moves)
-            await self._transfer.delete(doomed)
+            await self._transfer.delete(doomed, patience=PUT_OFF_AFTER)
         self._send_in_background(one)
         self._send_in_background(other)
 

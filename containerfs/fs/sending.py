@@ -26,7 +26,7 @@ from containerfs.fs.objects import Objects
 from containerfs.fs.tree import Tree
 from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.spool import SMALL, Spool
-from containerfs.upload.uploader import Uploader
+from containerfs.upload.uploader import PUT_OFF_AFTER, Uploader
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,10 @@ class Sending:
             finally:
                 spool.thaw()
             self._conflicts.sent(container, file)
-            were_there = [await self._uploader.delete(container.remote.id, id) for id in replaced]
+            were_there = [
+                await self._uploader.delete(container.remote.id, id, patience=PUT_OFF_AFTER)
+                for id in replaced
+            ]
             if not all(were_there):
                 await self._conflicts.resolve(container, file)
 
@@ -205,7 +208,7 @@ class Sending:
         self._metadata.learn(remote)
         for id in replaced:
             self._metadata.forget(container.remote.id, id)
-            self._journal.delete_later(container.remote.id, id)
+            self._journal.delete_later(container.remote.id, id, path=file.path)
         self._objects.adopt_remote(container, file, remote)
         self._tree.local(file)
         self._tree.save(file)

@@ -115,7 +115,7 @@ class Settling:
                 continue
             log.warning("the rename of %r to %r is taken back", *_paths(rename))
             self._metadata.forget(rename.container_id, file.id)
-            await self._uploader.delete(rename.container_id, file.id)
+            await self._uploader.delete(rename.container_id, file.id, path=rename.path)
             return  # another one like it is somebody else's
 
     async def _finish(self, rename: Rename, made: list[RemoteFile]) -> None:
@@ -134,7 +134,7 @@ class Settling:
                 self._forget(entry)
         for id in rename.replaces:
             self._metadata.forget(rename.container_id, id)
-            await self._uploader.delete(rename.container_id, id)
+            await self._uploader.delete(rename.container_id, id, path=rename.path)
 
     def _forget(self, entry: Entry) -> None:
         self._journal.forget(entry)

@@ -1,5 +1,9 @@
 """Content that the server has not got: its spool, and the journal's record of that."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
 from containerfs.cache.content import ContentStore
 from containerfs.cache.room import FREED_AT_ONCE
 from containerfs.cache.state import State
@@ -12,6 +16,8 @@ from containerfs.fs.tree import Tree
 from containerfs.upload.journal import Journal
 from containerfs.upload.spool import Spool
 from containerfs.upload.spools import SpoolDirectory
+
+T = TypeVar("T")
 
 
 class Spooling:
@@ -51,7 +57,7 @@ class Spooling:
             if old is not None:
                 spool = await self._copy(old.fd, min(old.size, _or_all(keep, old.size)))
             elif file.remote is None or file.size == 0 or keep == 0:
-                spool = self._spools.new()
+                spool = self.new()
             else:
                 content = await self._reading.whole(file)
                 try:
@@ -69,6 +75,23 @@ class Spooling:
                 self._store.unpin(file.content)
                 file.content = None
 
+    def new(self) -> Spool:
+        """An empty spool; on a full disk cached content goes for it.
+
+        Raises:
+            NoSpace, LocalFault: It can't be made.
+        """
+        return self._with_room(self._spools.new)
+
+    def _with_room(self, act: Callable[[], T]) -> T:
+        """Do it, where the disk is full once more with less cached content."""
+        try:
+            return act()
+        except NoSpace:
+            if not self._store.free(FREED_AT_ONCE):
+                raise
+        return act()
+
     async def _copy(self, fd: int, size: int) -> Spool:
         try:
             return await self._spools.copy(fd, size)
@@ -83,12 +106,7 @@ class Spooling:
         Raises:
             NoSpace, LocalFault: Part of it may have been written.
         """
-        try:
-            spool.write(offset, data)
-        except NoSpace:
-            if not self._store.free(FREED_AT_ONCE):
-                raise
-            spool.write(offset, data)
+        self._with_room(partial(self._spools.write, spool, offset, data))
 
     async def make_dirty(self, file: File) -> None:
         """The server has the content of *file* no more: keep it here, to be sent again."""
@@ -102,9 +120,7 @@ class Spooling:
 
     def begin(self, file: File, spool: Spool, directory: Directory) -> None:
         """`take_spool` of a new *file* in *directory*."""
-        with self._state.transaction():
-            self.take_spool(file, spool)
-            self._tree.touch_directory(directory)
+        self._take_spool(file, spool, directory)
 
     def take_spool(self, file: File, spool: Spool) -> None:
         """Let *spool* be what *file* holds, once the journal knows it: a crash does not lose it.
@@ -112,14 +128,23 @@ class Spooling:
         Raises:
             NoSpace, LocalFault: It can't be recorded; the file is as it was, the spool gone.
         """
+        self._take_spool(file, spool, None)
+
+    def _take_spool(self, file: File, spool: Spool, directory: Directory | None) -> None:
         try:
-            self._record(file, spool)
+            self._with_room(partial(self._record, file, spool, directory))
         except FileSystemError:
             spool.discard()
             raise
         file.spool = spool
 
-    def _record(self, file: File, spool: Spool) -> None:
+    def _record(self, file: File, spool: Spool, directory: Directory | None) -> None:
+        with self._state.transaction(may_use_ballast=False):  # this is what fills a disk
+            self._record_spool(file, spool)
+            if directory is not None:
+                self._tree.touch_directory(directory)
+
+    def _record_spool(self, file: File, spool: Spool) -> None:
         container = file.container
         if container is None:
             return
@@ -133,6 +158,7 @@ class Spooling:
                 replaces=file.remote_ids,
                 held=self._scratch.matches(file.name),
             )
+            self._state.on_rollback(partial(setattr, file, "entry", None))
         else:
             self._journal.update(file.entry, spool=spool.path.name)
 

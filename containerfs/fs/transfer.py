@@ -1,6 +1,9 @@
 """The server's side of a rename: all new objects are made, or none stays."""
 
+import math
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 
 import trio
 
@@ -144,7 +147,7 @@ class Transfer:
             )
 
     async def _take_back(self, moves: list[Move]) -> None:
-        pairs = []
+        pairs = {}
         for move in moves:
             if move.remote is None or move.remote.id in move.file.remote_ids:
                 continue
@@ -154,8 +157,9 @@ class Transfer:
                 self._sending.send_soon(victim)
                 if move.remote.id in victim.remote_ids:
                     continue
-            pairs.append((move.container.remote.id, move.remote.id))
-            self._metadata.forget(*pairs[-1])
+            pair = move.container.remote.id, move.remote.id
+            pairs[pair] = move.path
+            self._metadata.forget(*pair)
         await self.delete(pairs)
         self.end([move for move in moves if not move.is_uncertain])
         await self._state.sync()  # else the next mount takes back what comes to this name later
@@ -197,9 +201,17 @@ class Transfer:
                 raise
         return gone
 
-    async def delete(self, pairs: list[tuple[str, str]]) -> None:
-        """Delete objects, given as (container id, file id), side by side."""
+    async def delete(
+        self, pairs: Mapping[tuple[str, str], str], *, patience: float = math.inf
+    ) -> None:
+        """Delete objects, side by side.
+
+        Args:
+            pairs: They, as (container id, file id), with their visible paths below the container.
+            patience: As for `Uploader.delete`.
+        """
         await self._keeping.settle()
         async with trio.open_nursery() as nursery:
-            for container_id, file_id in pairs:
-                nursery.start_soon(self._uploader.delete, container_id, file_id)
+            for pair, path in pairs.items():
+                delete = partial(self._uploader.delete, *pair, path=path, patience=patience)
+                nursery.start_soon(delete)

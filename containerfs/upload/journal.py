@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from containerfs.upload.deletions import Deletion, Deletions
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal(
     id INTEGER PRIMARY KEY, container TEXT NOT NULL, path BLOB NOT NULL, spool TEXT NOT NULL,
@@ -26,8 +28,6 @@ CREATE TABLE IF NOT EXISTS journal(
 CREATE TABLE IF NOT EXISTS safe(id INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS kept(id INTEGER PRIMARY KEY, content BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS doubtful(id INTEGER PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS deletions(
-    container TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY(container, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS journal_last(one INTEGER PRIMARY KEY CHECK(one = 1), id INTEGER);
 CREATE TRIGGER IF NOT EXISTS journal_forgotten AFTER DELETE ON journal BEGIN
     INSERT INTO journal_last VALUES(1, old.id) ON CONFLICT DO UPDATE SET id = max(id, old.id);
@@ -92,9 +92,7 @@ class Journal:
         # A number is given once: a rename that was cut off may still name a forgotten entry.
         ((forgotten,),) = connection.execute("SELECT coalesce(max(id), 0) FROM journal_last")
         self._next_id = max((forgotten, *self._entries, *self._doubtful)) + 1
-        self._deletions: dict[tuple[str, str], None] = dict.fromkeys(
-            connection.execute("SELECT container, id FROM deletions")
-        )
+        self.doomed = Deletions(connection, on_rollback=on_rollback)
 
     @property
     def entries(self) -> list[Entry]:
@@ -109,7 +107,7 @@ class Journal:
     @property
     def deletions(self) -> list[tuple[str, str]]:
         """Objects still to be deleted, as (container id, file id)."""
-        return list(self._deletions)
+        return [(each.container_id, each.file_id) for each in self.doomed.all]
 
     def begin(
         self, *, container_id: str, path: str, spool: str, replaces: tuple[str, ...], held: bool
@@ -234,25 +232,17 @@ class Journal:
     def _remove(self, entry: Entry) -> None:
         del self._entries[entry.id]
 
-    def delete_later(self, container_id: str, file_id: str) -> None:
-        """Record an object that must still be deleted."""
-        self._connection.execute(
-            "INSERT OR IGNORE INTO deletions VALUES(?, ?)", (container_id, file_id)
-        )
-        if (container_id, file_id) not in self._deletions:
-            self._deletions[container_id, file_id] = None
-            self._on_rollback(partial(self._undo_deletion, container_id, file_id))
+    def delete_later(self, container_id: str, file_id: str, *, path: str = "") -> None:
+        """Record an object that must still be deleted.
 
-    def _undo_deletion(self, container_id: str, file_id: str) -> None:
-        self._deletions.pop((container_id, file_id), None)
+        Args:
+            path: Visible path below the container of the file that it was, where that is known.
+        """
+        self.doomed.add(Deletion(container_id=container_id, file_id=file_id, path=path))
 
     def deleted(self, container_id: str, file_id: str) -> None:
         """The object is gone."""
-        if (container_id, file_id) in self._deletions:
-            self._connection.execute(
-                "DELETE FROM deletions WHERE container = ? AND id = ?", (container_id, file_id)
-            )
-            del self._deletions[container_id, file_id]
+        self.doomed.remove(container_id, file_id)
 
 
 def _assign(entry: Entry, values: dict[str, Any]) -> None:

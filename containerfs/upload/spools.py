@@ -19,10 +19,18 @@ async def nothing() -> None:
 class SpoolDirectory:
     """Where spools are."""
 
-    def __init__(self, directory: Path, *, sync: Callable[[], Awaitable[None]] = nothing) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        sync: Callable[[], Awaitable[None]] = nothing,
+        check_room: Callable[[], None] = lambda: None,
+    ) -> None:
         """Args:
         sync: Has all that was recorded in the journal so far survive a power cut.
+        check_room: Raises NoSpace where the journal needs what is left of the disk.
         """
+        self._check_room = check_room
         self._directory = directory
         self._spares = Spares(directory, sync=sync)
         try:
@@ -36,8 +44,14 @@ class SpoolDirectory:
         Raises:
             NoSpace, LocalFault: It can't be made.
         """
+        self._check_room()
         path, fd = self._spares.take()
         return Spool(path=path, size=0, fd=fd, spares=self._spares)
+
+    def write(self, spool: Spool, offset: int, data: bytes) -> None:
+        """`Spool.write`, where nothing else needs the disk; raises as that."""
+        self._check_room()
+        spool.write(offset, data)
 
     async def copy(self, fd: int, size: int) -> Spool:
         """A spool that begins with the first *size* bytes of *fd*; large copies run in a thread.

@@ -7,6 +7,7 @@ the container's listing has told whether it arrived.
 
 import hashlib
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
@@ -25,8 +26,8 @@ log = logging.getLogger(__name__)
 RESEND_WAITS = (0.5, 1.0)  # seconds before an upload is repeated whose answer was lost
 FIRST_RETRY = 5.0  # seconds before a failed upload is tried again in the background; doubles
 LAST_RETRY = 300.0
+PUT_OFF_AFTER = 1.0  # seconds between attempts to delete, where somebody waits who has all else
 MOST_DOUBTED = 1_000  # uploads that are remembered to have been repeated without being found
-DELETE_RETRY = 30.0  # seconds between attempts to delete what could not be deleted
 
 
 class Uploader:
@@ -38,6 +39,8 @@ class Uploader:
         self._nursery = nursery
         self._waiting: set[int] = set()
         self._doubted: deque[str] = deque(maxlen=MOST_DOUBTED)
+        self._deleting: dict[tuple[str, str], tuple[trio.Event, float]] = {}
+        self._put_off = trio.Event()
 
     async def send(
         self,
@@ -195,32 +198,76 @@ class Uploader:
             return False
         return True
 
-    async def delete(self, container_id: str, file_id: str) -> bool:
+    async def delete(
+        self, container_id: str, file_id: str, *, path: str = "", patience: float = math.inf
+    ) -> bool:
         """Delete an object; if that fails, later, in the background.
+
+        Args:
+            path: Visible path below the container of the file that it was, where that is known.
+            patience: Seconds for which a failing server is asked again before that.
 
         Returns:
             Whether it was there, as far as is known.
         """
         try:
-            self._journal.delete_later(container_id, file_id)
+            self._journal.delete_later(container_id, file_id, path=path)
         except FileSystemError as exc:
             log.warning("that file %s is to be deleted is not recorded: %s", file_id, exc)
         try:
-            was_there = await self._delete_recorded(container_id, file_id)
+            return await self._delete_recorded(container_id, file_id, patience=patience)
         except FileSystemError as exc:
-            log.warning("file %s is deleted later: %s", file_id, exc)
+            self._not_deleted(container_id, file_id, exc, is_soon=patience < math.inf)
             return True
-        return was_there
 
-    async def _delete_recorded(self, container_id: str, file_id: str) -> bool:
+    async def _delete_recorded(self, container_id: str, file_id: str, *, patience: float) -> bool:
+        """Delete it, unless another task does; whether it was there is told to that one only.
+
+        What another task has tried for as long is tried only briefly after that.
+        """
+        key = container_id, file_id
+        while (another := self._deleting.get(key)) is not None:
+            is_over, tried = another
+            await is_over.wait()
+            if self._journal.doomed.find(*key) is None:
+                return True
+            if tried >= patience:
+                patience = min(patience, PUT_OFF_AFTER)
+        over = trio.Event()
+        self._deleting[key] = over, patience
         try:
-            await self._client.delete_file(container_id, file_id)
+            await self._client.delete_file(container_id, file_id, patience=patience)
         except (NotFound, Expired):
             was_there = False
         else:
             was_there = True
+        finally:
+            del self._deleting[key]
+            over.set()
         self._journal.deleted(container_id, file_id)
         return was_there
+
+    def _not_deleted(
+        self, container_id: str, file_id: str, error: FileSystemError, *, is_soon: bool
+    ) -> None:
+        is_soon = is_soon and error.retriable
+        log.log(
+            logging.INFO if is_soon else logging.WARNING,
+            "file %s is deleted later: %s",
+            file_id,
+            error,
+        )
+        if is_soon:
+            self._put_off.set()
+        try:
+            self._journal.doomed.failed(container_id, file_id, str(error))
+        except FileSystemError as exc:
+            log.warning("why file %s was not deleted is not recorded: %s", file_id, exc)
+
+    async def wait_until_put_off(self) -> None:
+        """Return once a deletion was put off, for somebody who waited, that may soon succeed."""
+        await self._put_off.wait()
+        self._put_off = trio.Event()
 
     def retry_later(self, entry: Entry, send: Callable[[], Awaitable[None]]) -> None:
         """Call *send* again after a while that grows with the entry's failures in a row."""
@@ -240,14 +287,3 @@ class Uploader:
             log.warning("%r is still not on the server: %s", entry.path, exc)
         except Exception:  # a bug: the journal keeps the file, and the mount lives on
             log.exception("sending %r failed", entry.path)
-
-    async def delete_recorded(self) -> None:
-        """Delete what could not be deleted before; what still can't be stays recorded."""
-        for container_id, file_id in self._journal.deletions:
-            await self.delete(container_id, file_id)
-
-    async def run(self) -> None:
-        """Delete what could not be deleted before, now and again, until cancelled."""
-        while True:
-            await self.delete_recorded()
-            await trio.sleep(DELETE_RETRY)

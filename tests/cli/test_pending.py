@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -134,6 +136,26 @@ def test_sync_of_a_mount_that_runs_waits_for_the_server(kept, run, command, stor
     run(command, "sync", kept / "box")
     (box,) = api.containers.list()
     assert stored(box.id) == {"a": b"first", "b": b"second"}
+
+
+def test_sync_of_a_mount_names_what_is_unsent_and_unknown_to_the_mount(mount, run, command):
+    mounted = mount()
+    for name in ("box", "other"):
+        (mounted / name).mkdir()
+    id = os.getxattr(mounted / "box", "user.containerfs.id").decode()
+    (database,) = mounted.cache.glob("*/state.sqlite")
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(
+            "INSERT INTO journal(container, path, spool, state, replaces, held) "
+            "VALUES(?, ?, 'lost', 'dirty', '[]', 0)",
+            (id, b"lost"),
+        )
+        connection.commit()
+    for below in (mounted.path, mounted / "box"):
+        done = run(command, "sync", below, check=False)
+        assert done.returncode == 7
+        assert done.stderr.endswith("not on the server, and kept here: box/lost\n")
+    run(command, "sync", mounted / "other")
 
 
 def test_all_accounts_that_were_mounted_here_are_shown_and_sent(

@@ -286,7 +286,7 @@ async def _settled(
     await mount.namespace.refresh(container)
     first = await _shown(mount, id)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(mount.uploader.run)
+        nursery.start_soon(mount.outstanding.run)
         await mount.recovery.recover()
         await mount.stop()
         nursery.cancel_scope.cancel()

@@ -11,7 +11,7 @@ import pytest
 # program that tries things out is run inside, too, and gets the mount as its first argument.
 SMALL_DISK = """
 set -e
-mount -t tmpfs -o size=3m tmpfs "$CACHE"
+mount -t tmpfs -o size=$SIZE tmpfs "$CACHE"
 chmod 700 "$CACHE"
 "$COMMAND" mount -d --uds "$SOCKET" --cache-dir "$CACHE" --log-file "$LOG" --ttl 0.1 "$DIR"
 trap '"$COMMAND" umount "$DIR"' EXIT
@@ -43,12 +43,50 @@ echo third > "$DIR/box/third"
 cat "$DIR/box/third"
 """
 
+# `big~` stays here by its name, and `unsent` because the server refuses it.
+FILL = 'dd if=/dev/zero of="$CACHE/ballast" bs=4k 2>/dev/null || true'
+FILLED_BY_ONE_FILE = """
+head -c 1M /dev/urandom > "$CACHE/../medium"
+cp "$CACHE/../medium" "$DIR/box/medium"
+dd if=/dev/zero of="$DIR/box/big~" bs=64k count=1000 2>/dev/null && echo written || echo refused
+cmp "$CACHE/../medium" "$DIR/box/medium" && echo same
+cmp "$GIVEN" "$DIR/given/large" && echo same
+tail -c 4096 "$GIVEN" | cmp - "$DIR/given/tail" && echo same
+echo small 2>/dev/null > "$DIR/box/small" && echo written || echo refused
+chmod 600 "$DIR/box/medium" && echo changed
+rm "$DIR/box/big~" && echo removed
+ls "$DIR/box"
+echo small > "$DIR/box/small" && echo written
+"""
+FILLED_BY_OTHERS = """
+head -c 300k /dev/zero > "$DIR/box/unsent~"
+{fill}
+rm "$DIR/box/unsent~" && echo removed
+ls "$DIR/box"
+cat "$DIR/given/tail" | wc -c
+rm "$CACHE/ballast"
+echo small > "$DIR/box/small" && echo written
+"""
+GIVEN_UP = """
+head -c 300k /dev/zero > "$DIR/box/unsent~"
+"$COMMAND" umount "$DIR"
+{fill}
+"$COMMAND" mount -d --uds "$SOCKET" --cache-dir "$CACHE" --log-file "$LOG" --ttl 0.1 "$DIR"
+ls "$DIR/box"
+"$COMMAND" umount "$DIR"
+trap - EXIT
+dd if=/dev/zero of="$CACHE/more" bs=4k 2>/dev/null || true
+"$COMMAND" recover --discard --yes --cache-dir "$CACHE" "$DIR" && echo discarded
+"$COMMAND" queue --cache-dir "$CACHE" --format json "$DIR"
+ls "$CACHE"/*/spool
+"""
+
 
 @pytest.fixture
 def on_small_disk(server, run, tmp_path, command):
-    """`on_small_disk(script)`: what it prints."""
+    """`on_small_disk(script)`: what it prints; `size` is that of the disk."""
 
-    def on_small_disk(script):
+    def on_small_disk(script, *, size="3m"):
         for name in ("cache", "dir"):
             (tmp_path / name).mkdir()
         words = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "-r"]
@@ -59,6 +97,8 @@ def on_small_disk(server, run, tmp_path, command):
             CACHE=str(tmp_path / "cache"),
             DIR=str(tmp_path / "dir"),
             LOG=str(tmp_path / "log"),
+            GIVEN=str(tmp_path / "given"),
+            SIZE=size,
         )
         assert "Traceback" not in (tmp_path / "log").read_text()
         return said.split()
@@ -75,6 +115,37 @@ def test_a_full_disk_refuses_writes_and_the_mount_lives_on(on_small_disk, stored
     (box,) = api.containers.list()
     expected = {"third": b"third\n"} | ({"second": b"second\n"} if "written" in said else {})
     assert stored(box.id) == expected
+
+
+@pytest.fixture
+def given(api, tmp_path):
+    """A container with a file of 17 MiB, and its last 4 KiB as another."""
+    data = os.urandom(17 << 20)
+    (tmp_path / "given").write_bytes(data)
+    box = api.containers.create(name="given")
+    api.containers.files.create(box.id, file=("large", data))
+    api.containers.files.create(box.id, file=("tail", data[-4096:]))
+
+
+def test_a_disk_that_one_file_has_filled_is_freed_by_removing_it(on_small_disk, given):
+    said = on_small_disk(FILLED_BY_ONE_FILE)
+    assert said == [
+        "refused",
+        *("same", "same", "same"),
+        *("refused", "changed", "removed"),
+        *("first", "medium"),
+        "written",
+    ]
+
+
+def test_on_a_disk_that_others_have_filled_files_are_read_and_removed(on_small_disk, given):
+    said = on_small_disk(FILLED_BY_OTHERS.replace("{fill}", FILL))
+    assert said == ["removed", "first", "4096", "written"]
+
+
+def test_on_a_full_disk_a_mount_starts_and_what_is_unsent_can_be_given_up(on_small_disk):
+    said = on_small_disk(GIVEN_UP.replace("{fill}", FILL))
+    assert said == ["first", "unsent~", "discarded", "[]"]
 
 
 def test_a_read_only_disk_refuses_writes_and_the_mount_lives_on(on_small_disk, stored, api):

@@ -248,7 +248,7 @@ async def _mounted(
             nursery=nursery,
         )
         await mount.check()
-        nursery.start_soon(mount.uploader.run)
+        nursery.start_soon(mount.outstanding.run)
         if recover:
             nursery.start_soon(mount.recovery.recover)
         yield Tree(mount, directory)

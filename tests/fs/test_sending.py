@@ -239,6 +239,43 @@ async def test_the_old_object_that_could_not_be_deleted_is_hidden_and_deleted_la
     assert len(tree.journal().deletions) == 1
 
 
+async def test_close_does_not_wait_while_only_the_deletion_of_the_old_object_fails(
+    service, box, tree
+):
+    await tree.write(f"{box.name}/a", b"old")
+    service.set_faults(refusing("delete_file", status=500))
+    service.forget_requests()
+    await tree.write(f"{box.name}/a", b"new")
+    assert order(service) == ["create_file", "delete_file", "delete_file"]
+    (left,) = tree.journal().doomed.all
+    assert left.path == "a"
+    service.set_faults()
+    await tree.until(lambda: service.truth(box) == [("a", b"new")])  # soon, in the background
+
+
+async def test_a_deletion_that_was_put_off_finds_out_who_else_replaced_the_file(
+    service, box, mounting, tmp_path
+):
+    async with mounting(tmp_path / "one") as one, mounting(tmp_path / "other") as other:
+        await one.write(f"{box.name}/a", b"old")
+        assert await other.read(f"{box.name}/a") == b"old"
+        service.set_faults(refusing("delete_file", status=500, count=2))
+        await one.write(f"{box.name}/a", b"one's")
+        await other.write(f"{box.name}/a", b"other's")
+        await one.until(lambda: service.truth(box) == [("a", b"other's")])
+
+
+async def test_fsync_of_a_file_deletes_what_it_replaced_before(service, box, tree):
+    await tree.write(f"{box.name}/a", b"old")
+    service.set_faults(refusing("delete_file"))
+    await tree.write(f"{box.name}/a", b"new")
+    service.set_faults()
+    handle = await tree.open(f"{box.name}/a")
+    await handle.fsync()
+    await handle.close()
+    assert service.truth(box) == [("a", b"new")]
+
+
 async def test_what_was_to_be_deleted_is_deleted_by_the_next_mount(service, box, mounting):
     async with mounting() as tree:
         await tree.write(f"{box.name}/a", b"old")

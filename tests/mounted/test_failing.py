@@ -144,39 +144,66 @@ def test_no_connection_is_no_route_to_the_server(server, mount, errno_of):
     server.start()
 
 
-FULL_DISK = """
+# In mount name spaces of their own: nobody else sees the small disk, or needs to be root.
+SMALL_DISK = """
 set -e
 mount -t tmpfs -o size=4m tmpfs "$CACHE"
 chmod 700 "$CACHE"
 "$COMMAND" mount -d --uds "$SOCKET" --cache-dir "$CACHE" --log-file "$LOG" "$DIR"
 trap '"$COMMAND" umount "$DIR"' EXIT
 mkdir "$DIR/box"
+"""
+FULL = """
 head -c 1M /dev/zero > "$CACHE/other"
 dd if=/dev/zero of="$DIR/box/file" bs=1M count=8 2>&1 | head -1
 rm "$CACHE/other" "$DIR/box/file"
 echo small > "$DIR/box/small"
 cat "$DIR/box/small"
 """
+# `big~` stays here by its name; what was cached before has made room for it.
+FULL_FOR_LONG = """
+echo small > "$DIR/box/small"
+dd if=/dev/zero of="$DIR/box/big~" bs=64k count=1000 2>/dev/null || echo refused
+cat "$DIR/box/small"
+echo new 2>/dev/null > "$DIR/box/new" || echo refused
+rm "$DIR/box/big~"
+echo new > "$DIR/box/new"
+cat "$DIR/box/new"
+"""
 
 
-def test_a_full_local_disk_is_no_space(server, run, tmp_path, stored, api, command):
-    """In mount name spaces of their own: nobody else sees the small disk, or needs to be root."""
-    for name in ("cache", "dir"):
-        (tmp_path / name).mkdir()
-    words = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "-r"]
-    said = run(
-        *(*words, "sh", "-c", FULL_DISK),
-        COMMAND=command,
-        SOCKET=server.uds,
-        CACHE=str(tmp_path / "cache"),
-        DIR=str(tmp_path / "dir"),
-        LOG=str(tmp_path / "log"),
-    )
-    first, second = said.splitlines()
+@pytest.fixture
+def on_small_disk(server, run, tmp_path, command):
+    """`on_small_disk(script)`: the lines that it prints."""
+
+    def on_small_disk(script):
+        for name in ("cache", "dir"):
+            (tmp_path / name).mkdir()
+        words = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "-r"]
+        return run(
+            *(*words, "sh", "-c", SMALL_DISK + script),
+            COMMAND=command,
+            SOCKET=server.uds,
+            CACHE=str(tmp_path / "cache"),
+            DIR=str(tmp_path / "dir"),
+            LOG=str(tmp_path / "log"),
+        ).splitlines()
+
+    return on_small_disk
+
+
+def test_a_full_local_disk_is_no_space(on_small_disk, stored, api):
+    first, second = on_small_disk(FULL)
     assert first.endswith("No space left on device")
     assert second == "small"
     (box,) = api.containers.list()
     assert stored(box.id) == {"small": b"small\n"}
+
+
+def test_a_full_cache_disk_refuses_new_content_and_nothing_else(on_small_disk, stored, api):
+    assert on_small_disk(FULL_FOR_LONG) == ["refused", "small", "refused", "new"]
+    (box,) = api.containers.list()
+    assert stored(box.id) == {"small": b"small\n", "new": b"new\n"}
 
 
 def test_without_a_server_what_is_cached_stays_readable(

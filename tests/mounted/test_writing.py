@@ -132,7 +132,9 @@ def test_a_file_that_is_written_and_closed_through_one_open_file_is_all_there(
     eventually(lambda: contents(box) == {"file": b"one\ntwo\nthree\n", "each": b"one\ntwo\n"})
 
 
-def test_overwriting_never_leaves_the_server_with_neither(server, mount, contents, errno_of):
+def test_overwriting_never_leaves_the_server_with_neither(
+    server, mount, contents, errno_of, eventually
+):
     mounted = mount()
     mounted.expect("'file' is not on the server")
     box, file = mounted / "box", mounted / "box" / "file"
@@ -170,6 +172,14 @@ def test_overwriting_never_leaves_the_server_with_neither(server, mount, content
     server.set_faults()
     file.write_bytes(b"at last")
     assert contents(box) == {"file": b"at last"}
+
+    server.set_faults({"operation": "delete_file", "kind": "status", "status": 500})
+    server.forget_requests()
+    file.write_bytes(b"and once more")
+    assert operations(server).count("delete_file") == 2  # not for as long as a request may take
+    assert len(server.files(xattr(box, "id"))) == 2
+    server.set_faults()
+    eventually(lambda: contents(box) == {"file": b"and once more"})
 
 
 def test_a_new_empty_file_is_sent_after_a_moment(server, box, contents, eventually):

@@ -115,6 +115,30 @@ def test_deletions_stay_until_they_are_done(path, connection, tmp_path):
     assert sorted(reopened(path, tmp_path).deletions) == [("c", "2"), ("d", "1")]
 
 
+def test_what_is_to_be_deleted_has_the_path_and_the_reason_that_were_told(
+    path, connection, tmp_path
+):
+    journal = Journal(connection)
+    journal.delete_later("c", "1", path="dir/\udcff")
+    journal.delete_later("c", "1")
+    journal.doomed.failed("c", "1", "no")
+    journal.doomed.failed("c", "2", "no")
+    (found,) = reopened(path, tmp_path).doomed.all
+    assert found == journal.doomed.find("c", "1")
+    assert (found.path, found.error) == ("dir/\udcff", "no")
+
+
+def test_deletions_that_were_recorded_without_a_path_are_kept(connection):
+    connection.executescript(
+        "CREATE TABLE deletions(container TEXT NOT NULL, id TEXT NOT NULL, "
+        "PRIMARY KEY(container, id)) WITHOUT ROWID; INSERT INTO deletions VALUES('c', '1')"
+    )
+    journal = Journal(connection)
+    assert [(each.path, each.error) for each in journal.doomed.all] == [("", None)]
+    journal.delete_later("c", "2", path="a")
+    assert journal.deletions == [("c", "1"), ("c", "2")]
+
+
 def test_ids_are_not_used_again_while_they_mean_something(connection):
     journal = Journal(connection)
     first, second = begin(journal, "a"), begin(journal, "b")

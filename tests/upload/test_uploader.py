@@ -1,8 +1,10 @@
 """The uploader against the real server: lost answers, wrong lengths, deletions, back-off."""
 
 import json
+import math
 import os
 import sqlite3
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -19,7 +21,8 @@ from containerfs.errors import (
     Uncertain,
 )
 from containerfs.upload.journal import Journal
-from containerfs.upload.uploader import DELETE_RETRY, FIRST_RETRY, LAST_RETRY, Uploader
+from containerfs.upload.outstanding import DELETE_RETRY, DELETE_SOON, Outstanding
+from containerfs.upload.uploader import FIRST_RETRY, LAST_RETRY, PUT_OFF_AFTER, Uploader
 
 LOST = {"kind": "reset-after", "operation": "create_file"}
 
@@ -34,6 +37,20 @@ def journal(tmp_path):
 @pytest.fixture
 def uploader(client, journal, nursery) -> Uploader:
     return Uploader(client=client, journal=journal, nursery=nursery)
+
+
+@pytest.fixture
+def missing():
+    """What somebody else turned out to have deleted."""
+    return []
+
+
+@pytest.fixture
+def outstanding(uploader, journal, missing) -> Outstanding:
+    async def on_missing(deletion) -> None:
+        missing.append(deletion.path)
+
+    return Outstanding(journal=journal, uploader=uploader, on_missing=on_missing, limit=60.0)
 
 
 @pytest.fixture
@@ -224,7 +241,7 @@ async def test_deleting_tells_whether_the_file_was_there(service, box, uploader,
 
 
 async def test_what_could_not_be_deleted_is_deleted_later(
-    service, box, client, uploader, journal, caplog
+    service, box, uploader, outstanding, journal, missing, caplog
 ):
     id = service.upload(box, "a", b"x")["id"]
     service.set_faults({"kind": "status", "status": 403, "operation": "delete_file", "count": 1})
@@ -236,10 +253,60 @@ async def test_what_could_not_be_deleted_is_deleted_later(
         await uploader.remove(box, id)
     service.set_faults()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(uploader.run)
+        nursery.start_soon(outstanding.run)
         while journal.deletions:
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
+    assert service.files(box) == []
+    assert missing == []
+
+
+async def test_only_what_was_below_a_path_is_tried_again(
+    service, box, uploader, outstanding, journal, missing
+):
+    paths = ["dir/a", "dir/b/c", "dirt", "dir", ""]
+    for path in paths:
+        service.set_faults({"kind": "status", "status": 403, "operation": "delete_file"})
+        await uploader.delete(box, service.upload(box, "a", b"x")["id"], path=path)
+    journal.delete_later(box, "cfile_gone", path="dir/gone")
+    service.set_faults()
+    await outstanding.sync("another", "dir")
+    await outstanding.sync(box, "other")
+    assert sorted(each.path for each in journal.doomed.all) == sorted({*paths, "dir/gone"} - {""})
+    assert missing == []
+    await outstanding.sync(box, "dir")
+    assert [each.path for each in journal.doomed.all] == ["dirt"]
+    assert missing == ["dir/gone"]
+    await outstanding.sync()
+    assert journal.deletions == []
+    assert service.files(box) == []
+
+
+async def test_what_is_being_deleted_is_waited_for_and_asked_for_once(
+    service, box, uploader, outstanding, journal
+):
+    id = service.upload(box, "a", b"x")["id"]
+    service.set_faults({"kind": "latency", "seconds": 0.2, "operation": "delete_file"})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(uploader.delete, box, id)
+        await wait_all_tasks_blocked()
+        await outstanding.sync()
+        assert journal.deletions == []
+    assert len(service.requests("delete_file")) == 1
+
+
+async def test_who_waits_is_let_go_while_a_failing_server_is_asked_again(
+    service, box, uploader, outstanding, journal
+):
+    id = service.upload(box, "a", b"x")["id"]
+    service.set_faults({"kind": "status", "status": 500, "operation": "delete_file"})
+    assert await uploader.delete(box, id, patience=0.0)
+    assert len(service.requests("delete_file")) == 1
+    (left,) = journal.doomed.all
+    assert "500" in left.error
+    await uploader.wait_until_put_off()
+    service.set_faults()
+    await outstanding.delete()
     assert service.files(box) == []
 
 
@@ -256,13 +323,21 @@ async def test_what_an_expired_container_held_needs_no_deletion(service, box, up
 class Nobody:
     """A client that cannot delete anything."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, retriable: bool = False) -> None:
         self.asked: list[float] = []
+        self._retriable = retriable
 
-    async def delete_file(self, container_id, file_id):
+    async def delete_file(self, container_id, file_id, *, patience):
         self.asked.append(trio.current_time())
         await trio.lowlevel.checkpoint()
-        raise ServerFault("down")
+        raise ServerFault("down", retriable=self._retriable)
+
+
+def retrying(uploader, journal):
+    async def on_missing(deletion) -> None:
+        await trio.lowlevel.checkpoint()
+
+    return Outstanding(journal=journal, uploader=uploader, on_missing=on_missing, limit=60.0)
 
 
 async def test_failed_uploads_are_tried_again_with_growing_waits(journal, nursery, autojump_clock):
@@ -304,8 +379,55 @@ async def test_deletions_are_tried_again_while_the_mount_lives(journal, nursery,
     client = Nobody()
     journal.delete_later("c", "x")
     uploader = Uploader(client=client, journal=journal, nursery=nursery)
-    nursery.start_soon(uploader.run)
+    nursery.start_soon(retrying(uploader, journal).run)
     await wait_all_tasks_blocked()
     await trio.sleep(2.5 * DELETE_RETRY)
     assert [round(time - client.asked[0]) for time in client.asked] == [0, 30, 60]
     assert journal.deletions == [("c", "x")]
+
+
+async def test_what_another_task_tried_in_vain_is_tried_once_more_and_briefly(
+    journal, nursery, autojump_clock
+):
+    class Slow(Nobody):
+        async def delete_file(self, container_id, file_id, *, patience):
+            patiences.append(patience)
+            await trio.sleep(10)
+            await super().delete_file(container_id, file_id, patience=patience)
+
+    patiences: list[float] = []
+    uploader = Uploader(client=Slow(), journal=journal, nursery=nursery)
+    async with trio.open_nursery() as both:
+        both.start_soon(uploader.delete, "c", "x")
+        both.start_soon(uploader.delete, "c", "x")
+    assert patiences == [math.inf, PUT_OFF_AFTER]
+    patiences.clear()
+    async with trio.open_nursery() as both:
+        both.start_soon(partial(uploader.delete, "c", "x", patience=PUT_OFF_AFTER))
+        await wait_all_tasks_blocked()
+        both.start_soon(uploader.delete, "c", "x")
+    assert patiences == [PUT_OFF_AFTER, math.inf]
+
+
+async def test_what_was_put_off_for_who_waited_is_tried_again_soon(
+    journal, nursery, autojump_clock
+):
+    client = Nobody(retriable=True)
+    uploader = Uploader(client=client, journal=journal, nursery=nursery)
+    nursery.start_soon(retrying(uploader, journal).run)
+    await wait_all_tasks_blocked()
+    began = trio.current_time()
+    await uploader.delete("c", "x", patience=1.0)
+    await trio.sleep(1.5 * DELETE_RETRY)
+    assert [time - began for time in client.asked] == [0, DELETE_SOON, DELETE_SOON + DELETE_RETRY]
+
+
+async def test_what_the_server_refuses_is_not_tried_again_soon(journal, nursery, autojump_clock):
+    client = Nobody()
+    uploader = Uploader(client=client, journal=journal, nursery=nursery)
+    nursery.start_soon(retrying(uploader, journal).run)
+    await wait_all_tasks_blocked()
+    began = trio.current_time()
+    await uploader.delete("c", "x", patience=1.0)
+    await trio.sleep(1.5 * DELETE_RETRY)
+    assert [time - began for time in client.asked] == [0, DELETE_RETRY]
