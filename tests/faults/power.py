@@ -278,6 +278,15 @@ class Disk:
         inode.resize(call.numbers[-1])
         return True
 
+    def _fallocate(self, call: Call) -> bool:
+        inode = self._file(call)
+        if inode is None:
+            return False
+        mode, offset, size = call.numbers
+        assert mode == 0, call
+        inode.resize(max(len(inode.data), offset + size))
+        return True
+
     def _copy_file_range(self, call: Call) -> bool:
         source, target = self._file(call), self._file(call, 1)
         if target is None:
@@ -292,7 +301,7 @@ class Disk:
         assert not any(paths), f"what does {call} do?"
         return False
 
-    _creat = _truncate = _fallocate = _pwritev = _pwritev2 = _sendfile = _unknown
+    _creat = _truncate = _pwritev = _pwritev2 = _sendfile = _unknown
     _symlink = _symlinkat = _unknown
 
     # Syncing.
