@@ -85,7 +85,7 @@ class Opening:
             if not writes:
                 self._prefetch.opened(file, pid, is_elsewhere=is_elsewhere)
             if is_elsewhere:
-                await self._begin_reading(file)
+                await self._begin_reading(file, writes=writes)
                 _check_is_there(file)
         fh = self._add_handle(file, flags)
         keep_cache = file.pages_valid
@@ -102,11 +102,11 @@ class Opening:
         file.pages_valid = True
         return fh, keep_cache
 
-    async def _begin_reading(self, file: File) -> None:
+    async def _begin_reading(self, file: File, *, writes: bool) -> None:
         """Have the beginning of a small *file* here; that of now, where it was just replaced.
 
         Until it is open it can still become what the server has now. Then it keeps its version,
-        and could only fail to be read.
+        and could only fail to be read. Who may want to write only is not kept from that.
         """
         for _ in range(VERSIONS):
             remote = file.remote
@@ -115,8 +115,12 @@ class Opening:
             except (NotFound, WrongLength) as exc:
                 if file.parent is None:
                     raise Stale(f"inode {file.ino} is gone") from exc
-                if file.remote is remote:
+                if file.remote is remote and file.spool is None:
                     raise
+            except FileSystemError:
+                if file.spool is None and not writes:
+                    raise
+                return None
         raise Conflict(f"{file.path!r} is replaced again and again")
 
     def create(

@@ -68,10 +68,11 @@ class Reading:
         return file.download
 
     async def _receive(self, file: File, download: Download, offset: int, size: int) -> bytes:
+        remote = download.file
         try:
             data = await self._downloads.read(download, offset, size)
         except (NotFound, WrongLength) as exc:
-            await self._renewal.contradicted(file, exc)
+            await self._renewal.contradicted(file, remote, exc)
             raise
         if download.is_complete:
             file.true_size = download.total
@@ -93,13 +94,16 @@ class Reading:
             FileSystemError: The content can't be had.
         """
         remote = file.remote
-        if remote is None or not 0 < (remote.size or 0) <= SMALL or not self.is_elsewhere(file):
+        size = 0 if remote is None else remote.size or 0
+        if remote is None or not 0 < size <= SMALL or not self.is_elsewhere(file):
+            return
+        if not self._store.could_hold(size):  # it would be fetched again to be read
             return
         download = self._downloads.join(remote)
         try:
             await self._downloads.read(download, 0, 1)
         except (NotFound, WrongLength) as exc:
-            await self._renewal.contradicted(file, exc)
+            await self._renewal.contradicted(file, remote, exc)
             raise
         finally:
             self._downloads.leave(download)
@@ -118,7 +122,7 @@ class Reading:
             try:
                 size = await self._downloads.probe(remote)
             except NotFound as exc:
-                await self._renewal.contradicted(file, exc)
+                await self._renewal.contradicted(file, remote, exc)
                 raise
         if file.remote is remote:
             file.true_size = size
@@ -138,7 +142,7 @@ class Reading:
                 if content is not None:
                     return content
             except (NotFound, WrongLength) as exc:
-                await self._renewal.contradicted(file, exc)
+                await self._renewal.contradicted(file, remote, exc)
                 raise
             finally:
                 self._downloads.leave(download)

@@ -5,6 +5,7 @@ else can look. A failure up to then leaves the old names as they were, here and 
 """
 
 from contextlib import AsyncExitStack
+from functools import partial
 
 from containerfs.cache.content import ContentStore
 from containerfs.errors import (
@@ -20,7 +21,7 @@ from containerfs.errors import (
 )
 from containerfs.fs.committing import Commits
 from containerfs.fs.lostanswers import LostAnswers
-from containerfs.fs.moves import Plans
+from containerfs.fs.moves import Move, Plans
 from containerfs.fs.namespace import Namespace
 from containerfs.fs.nodes import Directory, File, Node
 from containerfs.fs.permissions import check_can_change
@@ -131,14 +132,13 @@ class Renaming:
     async def _move(self, node: Node, new: Directory, new_name: str, target: Node | None) -> None:
         container = self._tree.container_of(new)
         parent = node.parent
-        base = new.path_of(new_name)
-        moves = self._plans.plan(node, container, base)
+        plan = partial(self._plans.plan, node, container, new.path_of(new_name))
         async with AsyncExitStack() as locks:
-            await self._transfer.lock(locks, moves, node, target)
+            held = await self._transfer.lock(locks, plan, node, target)
+            await self._lost_answers.settle(held)
             if node.parent is not parent or new.children.get(new_name) is not target:
                 raise Stale(f"{new_name!r} changed meanwhile")  # the kernel looks again
-            await self._lost_answers.settle(_files(node, target))
-            moves = self._plans.plan(node, container, base)
+            moves = plan()
             if isinstance(target, File) and target.opens and target.spool is None:
                 await self._removing.keep_content(target)
             locks.callback(self._transfer.thaw, moves)
@@ -159,11 +159,14 @@ class Renaming:
             (one, second, other_path),
             (other, first, one_path),
         )
+
+        def plan() -> list[Move]:
+            return [move for each in plans for move in self._plans.plan(*each)]
+
         async with AsyncExitStack() as locks:
-            moves = [move for plan in plans for move in self._plans.plan(*plan)]
-            await self._transfer.lock(locks, moves, one, other)
-            await self._lost_answers.settle(_files(one, other))
-            moves = [move for plan in plans for move in self._plans.plan(*plan)]
+            held = await self._transfer.lock(locks, plan, one, other)
+            await self._lost_answers.settle(held)
+            moves = plan()
             for move in moves:  # a server may overwrite by name: have all content here first
                 if move.file.spool is None:
                     move.content = await self._reading.whole(move.file)
@@ -180,12 +183,3 @@ class Renaming:
         for each in (node, *below):
             if isinstance(each, File) and each.is_dirty and not each.writers:
                 self._sending.send_soon(each)
-
-
-def _files(*nodes: Node | None) -> list[File]:
-    """Those files among these, or below them, that `Transfer.lock` locks."""
-    found = [node for node in nodes if isinstance(node, File)]
-    for node in nodes:
-        below = node.walk() if isinstance(node, Directory) else ()
-        found += [each for each in below if isinstance(each, File) and each.spool is not None]
-    return found

@@ -4,6 +4,7 @@ import logging
 
 import trio
 
+from containerfs.api.types import RemoteFile
 from containerfs.cache.metadata import Metadata
 from containerfs.errors import Expired, FileSystemError, NotFound, WrongLength
 from containerfs.fs.namespace import Namespace
@@ -25,8 +26,11 @@ class Renewal:
         self._metadata = metadata
         self._rests: dict[ContainerDirectory, float] = {}  # until when
 
-    async def contradicted(self, file: File, error: NotFound | WrongLength) -> None:
-        """Asking for the content of *file* ended with *error*: have its version of now shown.
+    async def contradicted(
+        self, file: File, remote: RemoteFile, error: NotFound | WrongLength
+    ) -> None:
+        """Asking for *remote* as the content of *file* ended with *error*: have the version of now
+        shown.
 
         Afterwards it shows that, or has left its directory; or the server stays with what it
         listed, and it is as before.
@@ -34,8 +38,8 @@ class Renewal:
         Raises:
             Expired: The whole container is gone; the file stays in its snapshot.
         """
-        container, remote = file.container, file.remote
-        if container is None or remote is None:
+        container = file.container
+        if container is None or file.remote is not remote:  # it has become another meanwhile
             return
         is_missing = isinstance(error, NotFound)
         begun = trio.current_time()
@@ -51,13 +55,8 @@ class Renewal:
         if file.remote is not remote or file.parent is None:
             self._rests.pop(container, None)
         elif is_missing:
-            self._hide(container, file)
+            self._metadata.hide(container.remote.id, remote.id)  # it is listed, and is not there
+            if file.spool is None:
+                self._tree.orphan(file)
         else:  # a server that tells wrong lengths is not to be asked again for each file
             self._rests[container] = begun + REST * (trio.current_time() - begun)
-
-    def _hide(self, container: ContainerDirectory, file: File) -> None:
-        """It is listed, and is not there."""
-        assert file.remote is not None  # noqa: S101 - it was asked for
-        self._metadata.hide(container.remote.id, file.remote.id)
-        if file.spool is None:
-            self._tree.orphan(file)

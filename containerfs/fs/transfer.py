@@ -1,7 +1,7 @@
 """The server's side of a rename: all new objects are made, or none stays."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 
@@ -23,6 +23,7 @@ from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.uploader import Uploader
 
 PARALLEL = 16  # files of a directory on their way at once
+ROUNDS = 10  # in which a directory that is being written to is locked, with what came meanwhile
 
 
 class Transfer:
@@ -56,17 +57,32 @@ class Transfer:
         self._keeping = keeping
 
     async def lock(
-        self, locks: AsyncExitStack, moves: list[Move], node: Node, target: Node | None
-    ) -> None:
-        """Wait until nothing else changes what the server has of these; plan anew after it."""
-        files = {move.file.ino: move.file for move in moves}
-        for above in (node, target):
-            below = above.walk() if isinstance(above, Directory) else ()
-            for each in (above, *below):
-                if isinstance(each, File) and (each.spool is not None or each is above):
-                    files[each.ino] = each  # it may be on its way under its old name
-        for _, file in sorted(files.items()):
-            await locks.enter_async_context(file.changing)
+        self,
+        locks: AsyncExitStack,
+        plan: Callable[[], list[Move]],
+        node: Node,
+        target: Node | None,
+    ) -> list[File]:
+        """Wait until nothing else changes what the server has of these; plan anew after it.
+
+        Returns:
+            The files whose `changing` is held now.
+        """
+        held: dict[int, File] = {}
+        for _ in range(ROUNDS):
+            files = {move.file.ino: move.file for move in plan()}
+            for above in (node, target):
+                below = above.walk() if isinstance(above, Directory) else ()
+                for each in (above, *below):
+                    if isinstance(each, File) and (each.spool is not None or each is above):
+                        files[each.ino] = each  # it may be on its way under its old name
+            if files.keys() <= held.keys():
+                break
+            await locks.aclose()  # all in one order, or two renames could wait for each other
+            for _, file in sorted(files.items()):
+                await locks.enter_async_context(file.changing)
+            held = files
+        return list(held.values())
 
     async def send(self, moves: list[Move]) -> None:
         """Have the server hold every file under its new name too, or, after an error, none."""
