@@ -1,5 +1,6 @@
 """Hands content to the server under a path, whatever it makes of the slashes in names."""
 
+from collections.abc import Collection
 from functools import partial
 
 from containerfs.api.types import RemoteFile
@@ -9,6 +10,7 @@ from containerfs.fs.containers import Containers
 from containerfs.fs.names import is_upload, stripped, upload_name
 from containerfs.fs.nodes import ContainerDirectory
 from containerfs.fs.patience import Patience
+from containerfs.upload.fingerprint import Fingerprint
 from containerfs.upload.uploader import Uploader
 
 
@@ -71,20 +73,18 @@ class Delivery:
         return remote
 
     async def find(
-        self, container: ContainerDirectory, *, path: str, fd: int, size: int
-    ) -> RemoteFile | None:
-        """What an earlier `put` of this has made, if its answer was lost; None where nothing came.
+        self, container: ContainerDirectory, *, path: str, contents: Collection[Fingerprint]
+    ) -> list[RemoteFile]:
+        """What earlier `put`s of these contents have made, whose answers were lost.
 
         Raises:
             FileSystemError: The server does not say.
         """
-        name = self._upload_name(container, path)
-        return await self._uploader.find_arrived(
+        return await self._uploader.copies(
             container.remote.id,
-            fd=fd,
-            size=size,
+            contents=contents,
             known=partial(self._own_ids, container),
-            is_named=partial(self._is_named, container, name),
+            is_named=partial(self._is_named, container, self._upload_name(container, path)),
         )
 
     def _upload_name(self, container: ContainerDirectory, path: str) -> str:

@@ -6,6 +6,7 @@ looked for when it is sent again.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable
 
 from containerfs.cache.metadata import Metadata
@@ -13,6 +14,7 @@ from containerfs.errors import Expired, NotFound
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.nodes import File
+from containerfs.upload.fingerprint import Fingerprint, fingerprint
 from containerfs.upload.journal import Journal
 from containerfs.upload.uploader import Uploader
 
@@ -57,17 +59,23 @@ class LostAnswers:
         container, entry, spool = file.container, file.entry, file.spool
         if container is None or container.is_snapshot or entry is None or spool is None:
             return
+        contents = defaultdict(set, {entry.path: set[Fingerprint]()})
+        for path, content in entry.lost:  # it may have been written to since
+            contents[path].add(content)
         spool.freeze()
+        try:  # after a restart that is all there is to know it by
+            contents[entry.path].add(await fingerprint(spool.fd, spool.size))
+        finally:
+            spool.thaw()
+        arrived = []
         try:
-            arrived = await self._delivery.find(
-                container, path=entry.path, fd=spool.fd, size=spool.size
-            )
+            for path in contents:
+                arrived += await self._delivery.find(container, path=path, contents=contents[path])
         except (NotFound, Expired) as exc:  # with all that was in it
             log.info("container %s: %s", container.remote.id, exc)
             return
-        finally:
-            spool.thaw()
         self._journal.update(entry, state="dirty")
-        if arrived is not None:
-            self._metadata.forget(container.remote.id, arrived.id)
-            await self._uploader.delete(container.remote.id, arrived.id, path=entry.path)
+        entry.lost.clear()
+        for each in arrived:
+            self._metadata.forget(container.remote.id, each.id)
+            await self._uploader.delete(container.remote.id, each.id, path=entry.path)

@@ -24,6 +24,7 @@ from containerfs.fs.keeping import Keeping
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.objects import Objects
 from containerfs.fs.tree import Tree
+from containerfs.upload.fingerprint import fingerprint
 from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.spool import SMALL, Spool
 from containerfs.upload.uploader import PUT_OFF_AFTER, Uploader
@@ -141,6 +142,8 @@ class Sending:
             )
         except FileSystemError as exc:
             await self._keeping.try_to_keep(file)
+            if _may_have_arrived(exc) and container is file.container:
+                entry.lost.add((path, await fingerprint(spool.fd, spool.size)))
             self._failed(file, entry, exc)
             raise
         finally:
@@ -150,7 +153,7 @@ class Sending:
 
     def _failed(self, file: File, entry: Entry, error: FileSystemError) -> None:
         file.error = str(error)
-        state = entry.state if isinstance(error, Uncertain | TimedOut) else "dirty"
+        state = entry.state if _may_have_arrived(error) else "dirty"
         try:
             self._journal.update(entry, state=state, error=file.error)
         except FileSystemError as exc:
@@ -313,3 +316,7 @@ class Sending:
             await self._keeping.settle()
             raise errors[0]
         await self._keeping.sync()
+
+
+def _may_have_arrived(error: FileSystemError) -> bool:
+    return isinstance(error, Uncertain | TimedOut)

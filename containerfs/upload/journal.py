@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from containerfs.upload.deletions import Deletion, Deletions
+from containerfs.upload.fingerprint import Fingerprint
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal(
@@ -54,6 +55,8 @@ class Entry:
         replaces: Ids of the objects that it takes the place of, deleted once it is sent.
         held: Never sent while it has this name.
         error: Why the last attempt failed, in words.
+        lost: Paths and contents that may have arrived, as their answers were lost since the mount
+            began.
         is_safe: Its spool and this record survive a power cut; what is written to the spool
             later does once that was synced too.
     """
@@ -68,6 +71,7 @@ class Entry:
     error: str | None = None
     is_safe: bool = False
     failures: int = field(default=0, compare=False)  # in a row, since the mount began
+    lost: set[tuple[str, Fingerprint]] = field(default_factory=set, compare=False)
 
 
 class Journal:

@@ -5,12 +5,12 @@ its length is right, before the old one goes. A POST whose answer was lost is no
 the container's listing has told whether it arrived.
 """
 
-import hashlib
 import logging
 import math
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -19,6 +19,7 @@ from containerfs.api.client import Client
 from containerfs.api.listing import all_files
 from containerfs.api.types import RemoteFile
 from containerfs.errors import Expired, FileSystemError, NotFound, ServerFault, Uncertain
+from containerfs.upload.fingerprint import Fingerprint, Fingerprinting
 from containerfs.upload.journal import Entry, Journal
 
 log = logging.getLogger(__name__)
@@ -68,10 +69,10 @@ class Uploader:
         Raises:
             FileSystemError: The server has nothing of it, or what it has was removed again.
         """
-        search = partial(
-            self.find_arrived, container_id, fd=fd, size=size, known=known, is_named=is_named
+        find = partial(
+            self._look, container_id, name=name, fd=fd, size=size, known=known, is_named=is_named
         )
-        file = await self._look(name, search) if may_be_there else None
+        file = await find() if may_be_there else None
         is_doubtful = may_be_there and file is None
         for wait in (*RESEND_WAITS, None):
             if file is not None:
@@ -81,7 +82,7 @@ class Uploader:
                     container_id, name=name, fd=fd, size=size, progress=progress
                 )
             except Uncertain:
-                file = await self._look(name, search)
+                file = await find()
                 is_doubtful = file is None
                 if file is None and wait is None:
                     raise
@@ -101,24 +102,10 @@ class Uploader:
         return file_id in self._doubted
 
     async def _look(
-        self, name: str, search: Callable[[], Awaitable[RemoteFile | None]]
-    ) -> RemoteFile | None:
-        """What *search* finds.
-
-        Raises:
-            Uncertain: The server could not be asked: it still may be there.
-        """
-        try:
-            return await search()
-        except (Expired, NotFound):
-            raise
-        except FileSystemError as exc:
-            raise Uncertain(f"whether {name!r} has arrived is not known: {exc}") from exc
-
-    async def find_arrived(
         self,
         container_id: str,
         *,
+        name: str,
         fd: int,
         size: int,
         known: Callable[[], Collection[str]],
@@ -126,18 +113,21 @@ class Uploader:
     ) -> RemoteFile | None:
         """The object that a POST with a lost answer made: by its name, length and content.
 
-        Args as for `send`.
-
         Raises:
-            FileSystemError: The server could not be asked: it still may be there.
+            Uncertain: The server could not be asked: it still may be there.
         """
-        listed = await all_files(self._client, container_id)
-        others = {*known(), *(id for _, id in self._journal.deletions)}
-        for file in listed:
-            fits = file.id not in others and file.size in (None, size) and is_named(file)
-            if fits and await self.holds(file, fd, size) and file.id not in known():
-                log.info("the upload of %r had arrived, as %s", file.path, file.id)
-                return file
+        try:
+            listed = await all_files(self._client, container_id)
+            others = {*known(), *(id for _, id in self._journal.deletions)}
+            for file in listed:
+                fits = file.id not in others and file.size in (None, size) and is_named(file)
+                if fits and await self.holds(file, fd, size) and file.id not in known():
+                    log.info("the upload of %r had arrived, as %s", name, file.id)
+                    return file
+        except (Expired, NotFound):
+            raise
+        except FileSystemError as exc:
+            raise Uncertain(f"whether {name!r} has arrived is not known: {exc}") from exc
         return None
 
     async def find(self, container_id: str, file_id: str) -> RemoteFile | None:
@@ -174,14 +164,41 @@ class Uploader:
         Raises:
             FileSystemError: The server does not say.
         """
-        return await self._digest(one) == await self._digest(other)
+        return await self._fingerprint(one) == await self._fingerprint(other)
 
-    async def _digest(self, file: RemoteFile) -> bytes:
-        digest = hashlib.blake2b()
+    async def _fingerprint(self, file: RemoteFile) -> Fingerprint:
+        content = Fingerprinting()
         async with self._client.download_file(file.container_id, file.id) as body:
             async for chunk in body:
-                digest.update(chunk)
-        return digest.digest()
+                content.add(chunk)
+        return content.result()
+
+    async def copies(
+        self,
+        container_id: str,
+        *,
+        contents: Collection[Fingerprint],
+        known: Callable[[], Collection[str]],
+        is_named: Callable[[RemoteFile], bool],
+    ) -> list[RemoteFile]:
+        """The objects that have one of *contents*, and a name that `is_named` takes.
+
+        Args:
+            known: As for `send`.
+
+        Raises:
+            FileSystemError: The server does not say.
+        """
+        sizes = {None, *(content.size for content in contents)}
+        others = {*known(), *(id for _, id in self._journal.deletions)}
+        found = []
+        for file in await all_files(self._client, container_id):
+            if file.id in others or file.size not in sizes or not is_named(file):
+                continue
+            with suppress(NotFound):
+                if await self._fingerprint(file) in contents:
+                    found.append(file)
+        return found
 
     async def remove(self, container_id: str, file_id: str) -> bool:
         """Delete an object now.

@@ -106,6 +106,28 @@ def test_it_gets_another_name_or_none_once_the_server_answers(
     settled(after)
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_it_is_known_by_what_was_sent_though_it_was_written_to_since(
+    server, box, lose, write, errno_of, settled, call
+):
+    write(box / "other", b"other")
+    lose(box / "file", b"lost")
+    server.set_faults()
+    with (box / "file").open("r+b", buffering=0) as file:
+        file.write(b"LO")
+        CALLS[call](box)
+    after = {
+        "rm": {"other": b"other"},
+        "mv over": {"file": b"other"},
+        "mv away": {"new": b"LOst", "other": b"other"},
+        "mv to stay here": {"other": b"other"},
+    }[call]
+    if call == "mv to stay here":
+        assert (box / "file~").read_bytes() == b"LOst"
+        os.remove(box / "file~")
+    settled(after)
+
+
 def test_what_was_written_over_it_takes_it_along(server, box, lose, write, settled):
     lose(box / "file", b"lost")
     server.set_faults()
