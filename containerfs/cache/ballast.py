@@ -50,9 +50,8 @@ class Ballast:
             failure = from_os_error(exc, "keeping disk for the state database")
             if isinstance(failure, NoSpace):
                 raise failure from exc
-            log.info(
-                "%s", failure
-            )  # there is none on this disk: content is refused for no such reason
+            # There is none on this disk: content is refused for no such reason.
+            log.info("%s", failure)
         self._is_held = True
 
     def let_go(self) -> None:

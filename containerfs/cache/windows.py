@@ -1,10 +1,10 @@
 """Parts of files that do not fit the cache: fetched as they are read, and not kept.
 
 A window is a stretch of a file, in a ring of bytes on disk, that moves on as it is read; where the
-disk is full, in a smaller one in memory. Who reads
-in order has one request for all of it; who jumps about has one for each jump, which asks for
-little. There are few windows for all files together: the least recently used one moves to where
-somebody wants to read, never one that somebody waits for.
+disk is full, in a smaller one in memory. Who reads in order has one request for all of it; who
+jumps about has one for each jump, which asks for little. There are few windows for all files
+together: the least recently used one moves to where somebody wants to read, never one that somebody
+waits for.
 """
 
 import logging

@@ -142,7 +142,7 @@ class Opening:
         local.mode, local.uid, local.gid = mode & 0o7777, uid, gid
         local.atime_ns = local.mtime_ns = local.ctime_ns = now_ns()
         try:
-            self._spooling.begin(file, spool, directory)
+            self._spooling.take_spool(file, spool, new_in=directory)
         except FileSystemError:
             self._take_back(file)
             raise

@@ -1,4 +1,4 @@
-"""The kernel's requests: the only module of the file system that knows pyfuse3.
+"""The kernel's requests, as pyfuse3 brings them.
 
 Each handler turns numbers and bytes into nodes and names, calls what does the work, and turns the
 result back. A failure leaves as its errno; anything unexpected is logged and leaves as EIO,

@@ -72,12 +72,12 @@ class Prefetch:
         Args:
             is_elsewhere: Its content is not here.
         """
-        directory = file.parent
-        if directory is None or not self._is_small(file):
+        directory, remote = file.parent, file.remote
+        if directory is None or remote is None or not self._is_small(file):
             return
         scan = self._scan(directory)
         if not scan.orders:
-            if not is_elsewhere or self._is_here(file):
+            if not is_elsewhere or self._downloads.is_running(remote):
                 return
             if scan.is_first(file) or is_indexer(pid):
                 return

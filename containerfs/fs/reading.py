@@ -68,11 +68,10 @@ class Reading:
         return file.download
 
     async def _receive(self, file: File, download: Download, offset: int, size: int) -> bytes:
-        remote = download.file
         try:
             data = await self._downloads.read(download, offset, size)
         except (NotFound, WrongLength) as exc:
-            await self._renewal.contradicted(file, remote, exc)
+            await self._renewal.contradicted(file, download.file, exc)
             raise
         if download.is_complete:
             file.true_size = download.total

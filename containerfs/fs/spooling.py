@@ -118,31 +118,27 @@ class Spooling:
         await self.make_dirty(file)
         self._objects.lose_remote(file)
 
-    def begin(self, file: File, spool: Spool, directory: Directory) -> None:
-        """`take_spool` of a new *file* in *directory*."""
-        self._take_spool(file, spool, directory)
-
-    def take_spool(self, file: File, spool: Spool) -> None:
+    def take_spool(self, file: File, spool: Spool, *, new_in: Directory | None = None) -> None:
         """Let *spool* be what *file* holds, once the journal knows it: a crash does not lose it.
+
+        Args:
+            new_in: The directory in which it was just made.
 
         Raises:
             NoSpace, LocalFault: It can't be recorded; the file is as it was, the spool gone.
         """
-        self._take_spool(file, spool, None)
-
-    def _take_spool(self, file: File, spool: Spool, directory: Directory | None) -> None:
         try:
-            self._with_room(partial(self._record, file, spool, directory))
+            self._with_room(partial(self._record, file, spool, new_in))
         except FileSystemError:
             spool.discard()
             raise
         file.spool = spool
 
-    def _record(self, file: File, spool: Spool, directory: Directory | None) -> None:
+    def _record(self, file: File, spool: Spool, new_in: Directory | None) -> None:
         with self._state.transaction(may_use_ballast=False):  # this is what fills a disk
             self._record_spool(file, spool)
-            if directory is not None:
-                self._tree.touch_directory(directory)
+            if new_in is not None:
+                self._tree.touch_directory(new_in)
 
     def _record_spool(self, file: File, spool: Spool) -> None:
         container = file.container

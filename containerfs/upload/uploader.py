@@ -117,11 +117,8 @@ class Uploader:
             Uncertain: The server could not be asked: it still may be there.
         """
         try:
-            listed = await all_files(self._client, container_id)
-            others = {*known(), *(id for _, id in self._journal.deletions)}
-            for file in listed:
-                fits = file.id not in others and file.size in (None, size) and is_named(file)
-                if fits and await self.holds(file, fd, size) and file.id not in known():
+            for file in await self._unknown(container_id, (size,), known=known, is_named=is_named):
+                if await self.holds(file, fd, size) and file.id not in known():
                     log.info("the upload of %r had arrived, as %s", name, file.id)
                     return file
         except (Expired, NotFound):
@@ -189,16 +186,32 @@ class Uploader:
         Raises:
             FileSystemError: The server does not say.
         """
-        sizes = {None, *(content.size for content in contents)}
-        others = {*known(), *(id for _, id in self._journal.deletions)}
+        sizes = [content.size for content in contents]
         found = []
-        for file in await all_files(self._client, container_id):
-            if file.id in others or file.size not in sizes or not is_named(file):
-                continue
+        for file in await self._unknown(container_id, sizes, known=known, is_named=is_named):
             with suppress(NotFound):
                 if await self._fingerprint(file) in contents:
                     found.append(file)
         return found
+
+    async def _unknown(
+        self,
+        container_id: str,
+        sizes: Collection[int],
+        *,
+        known: Callable[[], Collection[str]],
+        is_named: Callable[[RemoteFile], bool],
+    ) -> list[RemoteFile]:
+        """The objects that are nothing else that is known here, and may have one of *sizes*."""
+        listed = await all_files(self._client, container_id)
+        others = {*known(), *(id for _, id in self._journal.deletions)}
+        return [
+            file
+            for file in listed
+            if file.id not in others
+            and (file.size is None or file.size in sizes)
+            and is_named(file)
+        ]
 
     async def remove(self, container_id: str, file_id: str) -> bool:
         """Delete an object now.

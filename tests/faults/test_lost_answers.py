@@ -66,6 +66,19 @@ CALLS = {
 }
 
 
+def after(call, box, content):
+    """What is left after *call* on a file of *content*; what stays here is checked, and removed."""
+    if call == "mv to stay here":
+        assert (box / "file~").read_bytes() == content
+        os.remove(box / "file~")
+    return {
+        "rm": {"other": b"other"},
+        "mv over": {"file": b"other"},
+        "mv away": {"new": content, "other": b"other"},
+        "mv to stay here": {"other": b"other"},
+    }[call]
+
+
 @pytest.mark.parametrize("existed", [True, False])
 @pytest.mark.parametrize("call", CALLS)
 def test_it_keeps_its_name_while_nobody_can_ask(
@@ -94,16 +107,7 @@ def test_it_gets_another_name_or_none_once_the_server_answers(
     server.set_faults()
     assert sorted(stored(id_of(box)).values()) == [b"lost", b"other"]  # it has arrived
     CALLS[call](box)
-    after = {
-        "rm": {"other": b"other"},
-        "mv over": {"file": b"other"},
-        "mv away": {"new": b"lost", "other": b"other"},
-        "mv to stay here": {"other": b"other"},
-    }[call]
-    if call == "mv to stay here":
-        assert (box / "file~").read_bytes() == b"lost"
-        os.remove(box / "file~")
-    settled(after)
+    settled(after(call, box, b"lost"))
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -116,16 +120,7 @@ def test_it_is_known_by_what_was_sent_though_it_was_written_to_since(
     with (box / "file").open("r+b", buffering=0) as file:
         file.write(b"LO")
         CALLS[call](box)
-    after = {
-        "rm": {"other": b"other"},
-        "mv over": {"file": b"other"},
-        "mv away": {"new": b"LOst", "other": b"other"},
-        "mv to stay here": {"other": b"other"},
-    }[call]
-    if call == "mv to stay here":
-        assert (box / "file~").read_bytes() == b"LOst"
-        os.remove(box / "file~")
-    settled(after)
+    settled(after(call, box, b"LOst"))
 
 
 def test_what_was_written_over_it_takes_it_along(server, box, lose, write, settled):
