@@ -115,6 +115,7 @@ class Mount:
             spools=storage.spools,
             uploader=storage.uploader,
         )
+        self._uncertain = sends.uncertain
         self._doubts = Doubts(
             journal=storage.journal,
             metadata=storage.metadata,
@@ -154,6 +155,8 @@ class Mount:
         """
         await self.namespace.refresh(self.tree.root)
         await self._settling.settle()
+        await self._uncertain.try_to_settle()
+        self._uncertain.look()
         await self._doubts.resolve()
 
     def unsent(self) -> tuple[int, int]:
@@ -177,6 +180,7 @@ class Mount:
             except FileSystemError as exc:
                 log.warning("not everything could be sent: %s", exc)
             await self._backups.retire()
+            await self._uncertain.try_to_settle()
             await self.outstanding.delete()
         paths = [entry.path for entry in self._storage.journal.entries if not entry.held]
         if paths:
@@ -210,6 +214,7 @@ def _renaming(
         spooling=opened.spooling,
         sending=sends.sending,
         delivery=sends.delivery,
+        uncertain=sends.uncertain,
         metadata=storage.metadata,
         state=storage.state,
         store=storage.store,

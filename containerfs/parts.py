@@ -40,6 +40,7 @@ from containerfs.fs.renewal import Renewal
 from containerfs.fs.sending import Sending
 from containerfs.fs.spooling import Spooling
 from containerfs.fs.tree import Tree
+from containerfs.fs.uncertain import UncertainRenames
 from containerfs.fs.writeback import WriteBack
 from containerfs.fs.writing import Writing
 from containerfs.options import Options
@@ -139,6 +140,7 @@ class Shown:
             reconciliation=self.reconciliation,
             metadata=storage.metadata,
             journal=storage.journal,
+            intents=storage.intents,
             uploader=storage.uploader,
             nursery=nursery,
         )
@@ -149,6 +151,7 @@ class Shown:
                 reconciliation=self.reconciliation,
                 conflicts=self.conflicts,
                 metadata=storage.metadata,
+                intents=storage.intents,
             ),
             first_listings=FirstListings(
                 reconciliation=self.reconciliation,
@@ -157,6 +160,7 @@ class Shown:
                 metadata=storage.metadata,
                 state=storage.state,
                 journal=storage.journal,
+                intents=storage.intents,
                 raw_names=options.raw_names,
             ),
             metadata=storage.metadata,
@@ -177,12 +181,20 @@ class Sends:
             uploader=storage.uploader,
             patience=self.patience,
         )
+        self.uncertain = UncertainRenames(
+            intents=storage.intents,
+            metadata=storage.metadata,
+            delivery=self.delivery,
+            uploader=storage.uploader,
+            nursery=nursery,
+        )
         self.lost_answers = LostAnswers(
             delivery=self.delivery,
             conflicts=shown.conflicts,
             metadata=storage.metadata,
             journal=storage.journal,
             uploader=storage.uploader,
+            uncertain=self.uncertain,
         )
         self.outstanding = Outstanding(
             journal=storage.journal,
@@ -201,6 +213,7 @@ class Sends:
             uploader=storage.uploader,
             departures=Departures(nursery=nursery, connections=options.max_connections),
             delivery=self.delivery,
+            uncertain=self.uncertain,
             conflicts=shown.conflicts,
             keeping=self.keeping,
             batches=Batches(state=storage.state),

@@ -11,6 +11,8 @@ from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.nodes import ContainerDirectory
 from containerfs.fs.reconciling import Reconciliation
 from containerfs.fs.turns import in_turns
+from containerfs.fs.uncertain import without_uncertain
+from containerfs.upload.intents import Intents
 
 MANY = 2_000  # entries of a first listing that is brought into the tree in turns with other work
 
@@ -19,11 +21,17 @@ class Alignment:
     """Does for the tree and for what was sent from here what each new listing asks for."""
 
     def __init__(
-        self, *, reconciliation: Reconciliation, conflicts: Conflicts, metadata: Metadata
+        self,
+        *,
+        reconciliation: Reconciliation,
+        conflicts: Conflicts,
+        metadata: Metadata,
+        intents: Intents,
     ) -> None:
         self._reconciliation = reconciliation
         self._conflicts = conflicts
         self._metadata = metadata
+        self._intents = intents
         self._showing = trio.Lock()
 
     async def bring_in_line(
@@ -37,7 +45,7 @@ class Alignment:
             container.listing, container.early = listing, None
             self._reconciliation.restore(container)
             self._reconciliation.reconcile(container, self._entries(container, listing))
-            self._conflicts.listed(container, listing.entries)
+            self._conflicts.listed(container, self._seen(container, listing.entries))
 
     async def _show_many(self, container: ContainerDirectory, listing: Listing[RemoteFile]) -> None:
         """Show a container for the first time; nobody can change anything in it before."""
@@ -48,10 +56,16 @@ class Alignment:
             await in_turns(self._reconciliation.reconciling(container, entries))
             gc.freeze()
             container.listing, container.early = listing, None
-            self._conflicts.listed(container, listing.entries)
+            self._conflicts.listed(container, self._seen(container, listing.entries))
 
     def _entries(
         self, container: ContainerDirectory, listing: Listing[RemoteFile]
     ) -> tuple[RemoteFile, ...]:
         """Those of *listing* with what was sent or removed here since it was made."""
-        return self._metadata.corrected(container.remote.id, listing.entries)
+        entries = self._metadata.corrected(container.remote.id, listing.entries)
+        return self._seen(container, entries)
+
+    def _seen(
+        self, container: ContainerDirectory, entries: tuple[RemoteFile, ...]
+    ) -> tuple[RemoteFile, ...]:
+        return without_uncertain(container, entries, self._intents.doubtful.values())

@@ -16,7 +16,9 @@ from containerfs.fs.names import components, stripped
 from containerfs.fs.nodes import ContainerDirectory, File
 from containerfs.fs.reconciling import Reconciliation
 from containerfs.fs.tree import Tree
+from containerfs.fs.uncertain import without_uncertain
 from containerfs.upload.deletions import Deletion
+from containerfs.upload.intents import Intents
 from containerfs.upload.journal import Journal
 from containerfs.upload.uploader import Uploader
 
@@ -46,6 +48,7 @@ class Conflicts:
         reconciliation: Reconciliation,
         metadata: Metadata,
         journal: Journal,
+        intents: Intents,
         uploader: Uploader,
         nursery: trio.Nursery,
     ) -> None:
@@ -53,6 +56,7 @@ class Conflicts:
         self._reconciliation = reconciliation
         self._metadata = metadata
         self._journal = journal
+        self._intents = intents
         self._uploader = uploader
         self._nursery = nursery
         self._sent: dict[str, dict[str, _Sent]] = {}  # by container, by object
@@ -130,7 +134,8 @@ class Conflicts:
         except FileSystemError as exc:
             log.warning("container %s: %s", container.remote.id, exc)
             return
-        await self._resolve(container, file, listed)
+        renames = self._intents.doubtful.values()
+        await self._resolve(container, file, without_uncertain(container, listed, renames))
 
     async def _resolve(
         self, container: ContainerDirectory, file: File, listed: tuple[RemoteFile, ...]

@@ -45,7 +45,7 @@ class Delivery:
 
         A server that refuses slashes in names gets the base name: the directory is kept here.
         """
-        name = self._upload_name(container, path)
+        name = self._upload_name(container.remote.id, path)
         base = name.rpartition("/")[2]
         with self._patience.waiting(f"sending {path!r}") as progress:
             send = partial(
@@ -53,8 +53,8 @@ class Delivery:
                 container_id=container.remote.id,
                 fd=fd,
                 size=size,
-                known=partial(self._own_ids, container),
-                is_named=partial(self._is_named, container, name),
+                known=partial(self._own_ids, container.remote.id),
+                is_named=partial(self._is_named, container.remote.id, name),
                 may_be_there=may_be_there,
                 progress=progress,
             )
@@ -73,7 +73,7 @@ class Delivery:
         return remote
 
     async def find(
-        self, container: ContainerDirectory, *, path: str, contents: Collection[Fingerprint]
+        self, container_id: str, *, path: str, contents: Collection[Fingerprint]
     ) -> list[RemoteFile]:
         """What earlier `put`s of these contents have made, whose answers were lost.
 
@@ -81,24 +81,24 @@ class Delivery:
             FileSystemError: The server does not say.
         """
         return await self._uploader.copies(
-            container.remote.id,
+            container_id,
             contents=contents,
-            known=partial(self._own_ids, container),
-            is_named=partial(self._is_named, container, self._upload_name(container, path)),
+            known=partial(self._own_ids, container_id),
+            is_named=partial(self._is_named, container_id, self._upload_name(container_id, path)),
         )
 
-    def _upload_name(self, container: ContainerDirectory, path: str) -> str:
+    def _upload_name(self, container_id: str, path: str) -> str:
         name = upload_name(path)
-        return name.rpartition("/")[2] if container.remote.id in self._flat else name
+        return name.rpartition("/")[2] if container_id in self._flat else name
 
-    def _is_named(self, container: ContainerDirectory, name: str, file: RemoteFile) -> bool:
+    def _is_named(self, container_id: str, name: str, file: RemoteFile) -> bool:
         """Whether *file* has the path that an upload as *name* gets, or its base name alone."""
-        may_be_flat = container.remote.id not in self._deep
+        may_be_flat = container_id not in self._deep
         return is_upload(file.path, name, id=file.id, may_be_flat=may_be_flat)
 
-    def _own_ids(self, container: ContainerDirectory) -> set[str]:
-        """The objects of *container* that are known to be something that was sent before."""
-        remembered = self._state.nodes(container.remote.id).values()
+    def _own_ids(self, container_id: str) -> set[str]:
+        """The objects of a container that are known to be something that was sent before."""
+        remembered = self._state.nodes(container_id).values()
         return {local.file_id for local in remembered if local.file_id is not None}
 
 

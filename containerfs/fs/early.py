@@ -15,6 +15,7 @@ from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 from containerfs.fs.objects import Objects
 from containerfs.fs.places import Places
 from containerfs.fs.reconciling import Reconciliation
+from containerfs.upload.intents import Intents
 from containerfs.upload.journal import Journal
 
 
@@ -112,6 +113,7 @@ class FirstListings:
         metadata: Metadata,
         state: State,
         journal: Journal,
+        intents: Intents,
         raw_names: bool,
     ) -> None:
         self._reconciliation = reconciliation
@@ -120,6 +122,7 @@ class FirstListings:
         self._metadata = metadata
         self._state = state
         self._journal = journal
+        self._intents = intents
         self._raw_names = raw_names
 
     def of(self, directory: Directory) -> Early | None:
@@ -132,6 +135,10 @@ class FirstListings:
         if not isinstance(container, ContainerDirectory):
             return None
         if container.listing is not None or container.is_snapshot:
+            return None
+        if any(
+            each.container_id == container.remote.id for each in self._intents.doubtful.values()
+        ):
             return None
         if container.early is None or container.early.is_over:
             arrival = self._metadata.first_files(container.remote.id)

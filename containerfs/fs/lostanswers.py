@@ -14,6 +14,7 @@ from containerfs.errors import Expired, NotFound
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.nodes import File
+from containerfs.fs.uncertain import UncertainRenames
 from containerfs.upload.fingerprint import Fingerprint, fingerprint
 from containerfs.upload.journal import Journal
 from containerfs.upload.uploader import Uploader
@@ -32,12 +33,14 @@ class LostAnswers:
         metadata: Metadata,
         journal: Journal,
         uploader: Uploader,
+        uncertain: UncertainRenames,
     ) -> None:
         self._delivery = delivery
         self._conflicts = conflicts
         self._metadata = metadata
         self._journal = journal
         self._uploader = uploader
+        self._uncertain = uncertain
 
     async def settle(self, files: Iterable[File]) -> None:
         """Return when the server has nothing of these but what is known here.
@@ -48,6 +51,8 @@ class LostAnswers:
             FileSystemError: The server could not be asked: nothing may be forgotten yet.
         """
         for file in files:
+            if file.container is not None:
+                await self._uncertain.settle(file.container.remote.id, file.path)
             if file.entry is not None and file.entry.state == "sending":
                 await self._remove_arrived(file)
             elif file.remote is not None and self._uploader.may_be_twice(file.remote.id):
@@ -60,8 +65,9 @@ class LostAnswers:
         if container is None or container.is_snapshot or entry is None or spool is None:
             return
         contents = defaultdict(set, {entry.path: set[Fingerprint]()})
-        for path, content in entry.lost:  # it may have been written to since
-            contents[path].add(content)
+        for container_id, path, content in entry.lost:  # it may have been written to since
+            if container_id == container.remote.id:
+                contents[path].add(content)
         spool.freeze()
         try:  # after a restart that is all there is to know it by
             contents[entry.path].add(await fingerprint(spool.fd, spool.size))
@@ -70,7 +76,9 @@ class LostAnswers:
         arrived = []
         try:
             for path in contents:
-                arrived += await self._delivery.find(container, path=path, contents=contents[path])
+                arrived += await self._delivery.find(
+                    container.remote.id, path=path, contents=contents[path]
+                )
         except (NotFound, Expired) as exc:  # with all that was in it
             log.info("container %s: %s", container.remote.id, exc)
             return

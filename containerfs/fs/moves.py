@@ -8,6 +8,7 @@ from containerfs.errors import CrossDevice
 from containerfs.fs.names import components, stripped
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 from containerfs.fs.patterns import NamePatterns
+from containerfs.upload.fingerprint import Fingerprint
 from containerfs.upload.spool import Spool
 
 
@@ -19,7 +20,7 @@ class Move:
         content: What to send, where it is here already; pinned until the rename is over.
         remote: The object under the new name, once it is there.
         intent: Number of the record that it is to be sent.
-        is_uncertain: It failed, and may have arrived nevertheless: the record stays.
+        lost: What may have arrived although it failed: the record stays.
         spool: What was sent, where it was unsent content.
     """
 
@@ -30,7 +31,7 @@ class Move:
     remote: RemoteFile | None = None
     spool: Spool | None = None
     intent: int | None = None
-    is_uncertain: bool = False
+    lost: tuple[Fingerprint, ...] = ()
 
 
 class Plans:

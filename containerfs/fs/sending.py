@@ -24,6 +24,7 @@ from containerfs.fs.keeping import Keeping
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.objects import Objects
 from containerfs.fs.tree import Tree
+from containerfs.fs.uncertain import UncertainRenames
 from containerfs.upload.fingerprint import fingerprint
 from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.spool import SMALL, Spool
@@ -49,6 +50,7 @@ class Sending:
         uploader: Uploader,
         departures: Departures,
         delivery: Delivery,
+        uncertain: UncertainRenames,
         conflicts: Conflicts,
         keeping: Keeping,
         batches: Batches,
@@ -63,6 +65,7 @@ class Sending:
         self._uploader = uploader
         self._departures = departures
         self._delivery = delivery
+        self._uncertain = uncertain
         self._conflicts = conflicts
         self._keeping = keeping
         self._batches = batches
@@ -133,17 +136,19 @@ class Sending:
         spool.freeze()
         remote = None
         try:
-            remote = await self._delivery.put(
-                container,
-                path=path,
-                fd=spool.fd,
-                size=spool.size,
-                may_be_there=was_sending,
-            )
+            async with self._uncertain.sending(container.remote.id, path):
+                remote = await self._delivery.put(
+                    container,
+                    path=path,
+                    fd=spool.fd,
+                    size=spool.size,
+                    may_be_there=was_sending,
+                )
         except FileSystemError as exc:
             await self._keeping.try_to_keep(file)
-            if _may_have_arrived(exc) and container is file.container:
-                entry.lost.add((path, await fingerprint(spool.fd, spool.size)))
+            if may_have_arrived(exc):
+                content = await fingerprint(spool.fd, spool.size)
+                entry.lost.add((container.remote.id, path, content))
             self._failed(file, entry, exc)
             raise
         finally:
@@ -153,7 +158,7 @@ class Sending:
 
     def _failed(self, file: File, entry: Entry, error: FileSystemError) -> None:
         file.error = str(error)
-        state = entry.state if _may_have_arrived(error) else "dirty"
+        state = entry.state if may_have_arrived(error) else "dirty"
         try:
             self._journal.update(entry, state=state, error=file.error)
         except FileSystemError as exc:
@@ -318,5 +323,6 @@ class Sending:
         await self._keeping.sync()
 
 
-def _may_have_arrived(error: FileSystemError) -> bool:
+def may_have_arrived(error: FileSystemError) -> bool:
+    """Whether the server may have what could not be sent."""
     return isinstance(error, Uncertain | TimedOut)

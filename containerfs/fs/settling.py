@@ -47,7 +47,10 @@ class Settling:
 
     async def settle(self) -> None:
         """End every rename that was cut off; what can't be ended now is left for the next time."""
+        doubtful = self._intents.doubtful
         for id, rename in self._intents.all.items():
+            if id in doubtful:
+                continue  # it failed while the mount went on: `UncertainRenames`
             try:
                 await self._end(rename)
                 self._intents.end(id)

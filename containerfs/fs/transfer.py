@@ -10,16 +10,19 @@ import trio
 from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
-from containerfs.errors import FileSystemError, TimedOut, Uncertain
+from containerfs.errors import FileSystemError
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.keeping import Keeping
 from containerfs.fs.moves import Move, is_named
 from containerfs.fs.nodes import Directory, File, Node
 from containerfs.fs.reading import Reading
-from containerfs.fs.sending import Sending
+from containerfs.fs.sending import Sending, may_have_arrived
 from containerfs.fs.spooling import Spooling
 from containerfs.fs.tree import Tree
+from containerfs.fs.uncertain import UncertainRenames
+from containerfs.upload.fingerprint import fingerprint
 from containerfs.upload.intents import Intents, Rename
+from containerfs.upload.spool import Spool
 from containerfs.upload.uploader import Uploader
 
 PARALLEL = 16  # files of a directory on their way at once
@@ -37,6 +40,7 @@ class Transfer:
         spooling: Spooling,
         sending: Sending,
         delivery: Delivery,
+        uncertain: UncertainRenames,
         metadata: Metadata,
         state: State,
         store: ContentStore,
@@ -49,6 +53,7 @@ class Transfer:
         self._spooling = spooling
         self._sending = sending
         self._delivery = delivery
+        self._uncertain = uncertain
         self._metadata = metadata
         self._state = state
         self._store = store
@@ -97,7 +102,6 @@ class Transfer:
                 try:
                     await self._send_one(move)
                 except FileSystemError as exc:
-                    move.is_uncertain = isinstance(exc, Uncertain | TimedOut)
                     errors.append(exc)
 
         async with trio.open_nursery() as nursery:
@@ -149,20 +153,41 @@ class Transfer:
     async def _send_one(self, move: Move) -> None:
         file = move.file
         if file.spool is not None:
-            spool = file.spool
-            move.remote = await self._sending.upload(file, container=move.container, path=move.path)
-            move.spool = spool
+            await self._send_unsent(move, file.spool)
             return
         with ExitStack() as pins:
             content = move.content
             if content is None:
                 content = await self._reading.whole(file)
                 pins.callback(self._store.unpin, content)
-            move.remote = await self._delivery.put(
-                move.container, path=move.path, fd=content.fd, size=content.size or 0
-            )
+            fd, size = content.fd, content.size or 0
+            async with self._uncertain.sending(move.container.remote.id, move.path):
+                try:
+                    move.remote = await self._delivery.put(
+                        move.container, path=move.path, fd=fd, size=size
+                    )
+                except FileSystemError as exc:
+                    if may_have_arrived(exc):
+                        move.lost = (await fingerprint(fd, size),)
+                    raise
+
+    async def _send_unsent(self, move: Move, spool: Spool) -> None:
+        entry, container, path = move.file.entry, move.container, move.path
+        try:
+            move.remote = await self._sending.upload(move.file, container=container, path=path)
+        except FileSystemError:
+            if entry is not None:  # what is known of its rename is known without it
+                lost = [each for each in entry.lost if each[:2] == (container.remote.id, path)]
+                entry.lost.difference_update(lost)
+                move.lost = tuple(content for *_, content in lost)
+            raise
+        move.spool = spool
 
     async def _take_back(self, moves: list[Move]) -> None:
+        with self._state.transaction():
+            for move in moves:
+                if move.intent is not None and move.lost:
+                    self._uncertain.add(move.intent, move.lost)
         pairs = {}
         for move in moves:
             if move.remote is None or move.remote.id in move.file.remote_ids:
@@ -177,7 +202,7 @@ class Transfer:
             pairs[pair] = move.path
             self._metadata.forget(*pair)
         await self.delete(pairs)
-        self.end([move for move in moves if not move.is_uncertain])
+        self.end([move for move in moves if not move.lost])
         await self._state.sync()  # else the next mount takes back what comes to this name later
 
     async def _is_overwritten(self, victim: Node | None, move: Move) -> bool:

@@ -2,14 +2,18 @@
 
 A rename is an upload under the new name and a deletion of the old object, with one change of the
 state database between them. A process that ends in the middle leaves the record of what it was
-about to do, and the next mount takes it back or brings it to its end.
+about to do, and the next mount takes it back or brings it to its end. One that failed, and may
+have arrived nevertheless, stays recorded with what was sent, until the server tells: by then the
+file may be another one, or gone.
 """
 
 import json
 import sqlite3
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+
+from containerfs.upload.fingerprint import Fingerprint
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS intents(id INTEGER PRIMARY KEY, facts TEXT NOT NULL);"
 
@@ -27,6 +31,7 @@ class Rename:
         source_path: Its old visible path there.
         source_objects: The objects that it has there.
         entry_id: The journal entry of its content, where that is not on the server.
+        sent: What may have arrived although it failed; nothing while it is under way.
     """
 
     container_id: str
@@ -38,6 +43,7 @@ class Rename:
     source_path: str
     source_objects: tuple[str, ...]
     entry_id: int | None
+    sent: tuple[Fingerprint, ...] = ()
 
 
 class Intents:
@@ -63,16 +69,27 @@ class Intents:
         """Every rename that was begun and has not ended, by its number."""
         return dict(self._renames)
 
+    @property
+    def doubtful(self) -> dict[int, Rename]:
+        """Those that failed, and may have arrived nevertheless, by their numbers."""
+        return {id: rename for id, rename in self._renames.items() if rename.sent}
+
     def begin(self, rename: Rename) -> int:
         """Record that the server is about to get it; returns its number, for `end`."""
-        cursor = self._connection.execute(
-            "INSERT INTO intents(facts) VALUES(?)", (json.dumps(asdict(rename)),)
-        )
+        cursor = self._connection.execute("INSERT INTO intents(facts) VALUES(?)", (_facts(rename),))
         id = cursor.lastrowid
         assert id is not None  # noqa: S101 - an INSERT has one
         self._renames[id] = rename
         self._on_rollback(partial(self._forget, id))
         return id
+
+    def doubt(self, id: int, sent: tuple[Fingerprint, ...]) -> None:
+        """It failed, and may have arrived nevertheless."""
+        before = self._renames[id]
+        after = replace(before, sent=sent)
+        self._connection.execute("UPDATE intents SET facts = ? WHERE id = ?", (_facts(after), id))
+        self._renames[id] = after
+        self._on_rollback(partial(self._renames.__setitem__, id, before))
 
     def end(self, id: int) -> None:
         """It is done, or undone."""
@@ -85,8 +102,20 @@ class Intents:
         self._renames.pop(id, None)
 
 
+def _facts(rename: Rename) -> str:
+    return json.dumps(
+        {
+            **asdict(rename),
+            "sent": [(content.size, content.digest.hex()) for content in rename.sent],
+        }
+    )
+
+
 def _rename(facts: str) -> Rename:
     values = json.loads(facts)
     for name in ("known", "replaces", "source_objects"):
         values[name] = tuple(values[name])
+    values["sent"] = tuple(
+        Fingerprint(size, bytes.fromhex(digest)) for size, digest in values.get("sent", ())
+    )
     return Rename(**values)

@@ -55,8 +55,8 @@ class Entry:
         replaces: Ids of the objects that it takes the place of, deleted once it is sent.
         held: Never sent while it has this name.
         error: Why the last attempt failed, in words.
-        lost: Paths and contents that may have arrived, as their answers were lost since the mount
-            began.
+        lost: What may have arrived, as the answers were lost since the mount began: container id,
+            path and content of each.
         is_safe: Its spool and this record survive a power cut; what is written to the spool
             later does once that was synced too.
     """
@@ -71,7 +71,7 @@ class Entry:
     error: str | None = None
     is_safe: bool = False
     failures: int = field(default=0, compare=False)  # in a row, since the mount began
-    lost: set[tuple[str, Fingerprint]] = field(default_factory=set, compare=False)
+    lost: set[tuple[str, str, Fingerprint]] = field(default_factory=set, compare=False)
 
 
 class Journal:

@@ -4,6 +4,7 @@ What is done to such a file meanwhile leaves nothing of it on the server that no
 """
 
 import os
+from functools import partial
 
 import pytest
 
@@ -41,21 +42,35 @@ def lose(server, write, errno_of):
 
 
 @pytest.fixture
-def settled(eventually, stored, id_of, mounted, box):
-    """`settled({name: content})`: the directory and the server come to hold these, and no more."""
+def shown():
+    """`shown(box)`: the files of a directory, and what is in them."""
+    return lambda box: {path.name: path.read_bytes() for path in box.iterdir() if path.is_file()}
 
-    def settled(contents):
+
+@pytest.fixture
+def settled_in(eventually, stored, id_of, shown):
+    """`settled_in(mounted, {name: content})`: the directory `box` and the server come to hold these
+    files, and no more.
+    """
+
+    def settled_in(mounted, contents):
         def is_so():
-            shown = {path.name: path.read_bytes() for path in box.iterdir()}
-            return shown == contents and sorted(stored(id_of(box)).values()) == sorted(
+            box = mounted / "box"
+            return shown(box) == contents and sorted(stored(id_of(box)).values()) == sorted(
                 contents.values()
             )
 
         eventually(is_so)
-        assert sorted(os.listdir(mounted.remount(ttl=0) / "box")) == sorted(contents)
+        assert sorted(shown(mounted.remount(ttl=0) / "box")) == sorted(contents)
         assert is_so()
 
-    return settled
+    return settled_in
+
+
+@pytest.fixture
+def settled(settled_in, mounted):
+    """`settled_in` of `mounted`."""
+    return partial(settled_in, mounted)
 
 
 CALLS = {
@@ -129,3 +144,137 @@ def test_what_was_written_over_it_takes_it_along(server, box, lose, write, settl
     write(box / "file", b"written over it")
     os.remove(box / "file")
     settled({})
+
+
+# Of a rename: its caller is told that nothing has changed.
+
+
+@pytest.fixture
+def looking(mount):
+    """A mount that asks for each listing anew."""
+    mounted = mount(timeout=2, ttl=0)
+    mounted.expect(
+        "stale listing", "has arrived is not known", "is not on the server", "taken back"
+    )
+    mounted.expect("replaced, though")
+    (mounted / "box").mkdir()
+    return mounted
+
+
+@pytest.fixture
+def fail(server, errno_of):
+    """`fail(box)`: `mv file new` arrives, and nobody here knows."""
+
+    def fail(box):
+        server.set_faults(*LOST)
+        assert errno_of(os.rename, box / "file", box / "new") == "EIO"
+
+    return fail
+
+
+@pytest.mark.parametrize("existed", [True, False])
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_what_arrives_of_a_rename_that_failed_is_never_seen_and_goes(
+    server, looking, fail, write, errno_of, shown, id_of, settled_in, is_sent, existed
+):
+    box = looking / "box"
+    if not is_sent:
+        server.set_faults({"kind": "status", "status": 403, "operation": "create_file"})
+    assert errno_of(write, box / "file", b"content") == (None if is_sent else "EACCES")
+    server.set_faults()
+    before = {"file": b"content"}
+    if existed:
+        write(box / "new", b"older one")
+        before["new"] = b"older one"
+    fail(box)
+    server.set_faults({"kind": "status", "status": 500, "operation": "content"})  # lists come
+    assert len(server.files(id_of(box))) > len(before) - (not is_sent)  # it has arrived
+    assert shown(box) == before
+    server.set_faults()
+    settled_in(looking, before)
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_what_arrives_of_a_rename_whose_source_is_removed_then_goes_too(
+    server, looking, fail, write, settled_in, is_killed
+):
+    box = looking / "box"
+    write(box / "file", b"content")
+    fail(box)
+    os.remove(box / "file")
+    if is_killed:
+        looking.kill()
+        server.set_faults()
+        looking.remount()
+    server.set_faults()
+    settled_in(looking, {})
+
+
+def test_what_arrives_of_a_rename_whose_source_is_written_to_then_goes_too(
+    server, looking, fail, write, settled_in
+):
+    box = looking / "box"
+    write(box / "file", b"content")
+    fail(box)
+    server.set_faults(*SILENT)
+    write(box / "file", b"another")
+    looking.kill()
+    server.set_faults()
+    looking.remount()
+    settled_in(looking, {"file": b"another"})
+
+
+USES = {
+    "write": lambda box: (box / "new").write_bytes(b"content"),
+    "write something else": lambda box: (box / "new").write_bytes(b"another"),
+    "rename again": lambda box: os.rename(box / "file", box / "new"),
+    "rename another": lambda box: os.rename(box / "other", box / "new"),
+    "make a directory": lambda box: (box / "new").mkdir(),
+}
+USED = {
+    "write": {"file": b"content", "new": b"content", "other": b"content"},
+    "write something else": {"file": b"content", "new": b"another", "other": b"content"},
+    "rename again": {"new": b"content", "other": b"content"},
+    "rename another": {"file": b"content", "new": b"content"},
+    "make a directory": {"file": b"content", "other": b"content"},
+}
+
+
+@pytest.mark.parametrize("existed", [True, False])
+@pytest.mark.parametrize("use", USES)
+def test_who_uses_the_name_after_a_rename_that_failed_keeps_what_is_there(
+    server, looking, fail, write, settled_in, use, existed
+):
+    box = looking / "box"
+    for name in ("file", "other"):
+        write(box / name, b"content")
+    if existed and use != "make a directory":
+        write(box / "new", b"older one")
+    fail(box)
+    server.set_faults()
+    USES[use](box)
+    settled_in(looking, USED[use])
+
+
+def test_nothing_is_lost_where_a_rename_that_failed_has_overwritten_its_target(
+    server, looking, fail, write, settled_in
+):
+    server.set_behaviours(same_name="overwrite")
+    box = looking / "box"
+    write(box / "file", b"content")
+    write(box / "new", b"older one")
+    fail(box)
+    server.set_faults()
+    settled_in(looking, {"file": b"content", "new": b"content"})
+
+
+def test_who_removes_the_target_of_a_rename_that_failed_has_it_removed(
+    server, looking, fail, write, settled_in
+):
+    box = looking / "box"
+    write(box / "file", b"content")
+    write(box / "new", b"older one")
+    fail(box)
+    server.set_faults()
+    os.remove(box / "new")
+    settled_in(looking, {"file": b"content"})

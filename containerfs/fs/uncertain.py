@@ -1,0 +1,164 @@
+"""Renames that failed, of which something may have arrived nevertheless.
+
+Its caller was told that nothing changed, so what arrived must not be seen, and goes: by its name
+and its content, once the server answers again. Nothing else is sent under that name before that,
+or it could be taken for what arrived.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
+
+import trio
+
+from containerfs.api.types import RemoteFile
+from containerfs.cache.metadata import Metadata
+from containerfs.errors import Expired, FileSystemError, NotFound
+from containerfs.fs.delivery import Delivery
+from containerfs.fs.names import is_upload, upload_name
+from containerfs.fs.nodes import ContainerDirectory
+from containerfs.upload.fingerprint import Fingerprint
+from containerfs.upload.intents import Intents, Rename
+from containerfs.upload.uploader import Uploader
+
+log = logging.getLogger(__name__)
+
+FIRST_LOOK = 1.0  # seconds after which the server is asked in the background; doubles
+LAST_LOOK = 60.0
+
+Name = tuple[str, str]  # container id, and the last component: a server may drop the others
+
+
+class UncertainRenames:
+    """Finds out what arrived of them, and removes it."""
+
+    def __init__(
+        self,
+        *,
+        intents: Intents,
+        metadata: Metadata,
+        delivery: Delivery,
+        uploader: Uploader,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._intents = intents
+        self._metadata = metadata
+        self._delivery = delivery
+        self._uploader = uploader
+        self._nursery = nursery
+        self._sending: Counter[Name] = Counter()
+        self._settling = trio.Lock()
+        self._is_looking = False
+
+    def add(self, id: int, sent: Collection[Fingerprint]) -> None:
+        """The recorded rename *id* has failed, and one of these contents may have arrived."""
+        self._intents.doubt(id, tuple(sent))
+        self.look()
+
+    def look(self) -> None:
+        """Ask the server in the background, until it has told of all."""
+        if self._intents.doubtful and not self._is_looking:
+            self._is_looking = True
+            self._nursery.start_soon(self._look)
+
+    async def _look(self) -> None:
+        delay = FIRST_LOOK
+        while self._intents.doubtful:
+            await trio.sleep(delay)
+            delay = min(2 * delay, LAST_LOOK)
+            await self.try_to_settle()
+        self._is_looking = False
+
+    async def try_to_settle(self) -> None:
+        """Settle those of which the server tells now."""
+        for id, rename in self._intents.doubtful.items():
+            try:
+                await self._settle(id)
+            except FileSystemError as exc:
+                log.info("whether %r has arrived is still not known: %s", rename.path, exc)
+            except Exception:  # a bug: the record stays, and the mount lives on
+                log.exception("looking for %r failed", rename.path)
+
+    async def settle(self, container_id: str, path: str) -> None:
+        """Return when nothing is at *path*, or where a server may have put it, by a failed rename.
+
+        Raises:
+            FileSystemError: The server does not tell.
+        """
+        for id, rename in self._intents.doubtful.items():
+            if _name(rename.container_id, rename.path) == _name(container_id, path):
+                await self._settle(id)
+
+    @asynccontextmanager
+    async def sending(self, container_id: str, path: str) -> AsyncIterator[None]:
+        """Around an upload as *path*: what arrived there before is gone, and not looked for now.
+
+        Raises:
+            FileSystemError: The server does not tell what arrived.
+        """
+        await self.settle(container_id, path)
+        name = _name(container_id, path)
+        self._sending[name] += 1
+        try:
+            yield
+        finally:
+            self._sending[name] -= 1
+            if not self._sending[name]:
+                del self._sending[name]
+
+    async def _settle(self, id: int) -> None:
+        async with self._settling:
+            rename = self._intents.doubtful.get(id)
+            if rename is None or self._sending[_name(rename.container_id, rename.path)]:
+                return
+            try:
+                await self._remove_arrived(rename)
+            except (NotFound, Expired) as exc:  # with all that was in it
+                log.info("container %s: %s", rename.container_id, exc)
+            self._intents.end(id)
+
+    async def _remove_arrived(self, rename: Rename) -> None:
+        id, path = rename.container_id, rename.path
+        found = await self._delivery.find(id, path=path, contents=rename.sent)
+        arrived = [file for file in found if file.id not in rename.known]
+        if arrived and await self._is_overwritten(rename):
+            log.warning("%r was replaced, though its rename failed", path)
+            return
+        for file in arrived:
+            log.warning("the rename of %r to %r is taken back", rename.source_path, path)
+            self._metadata.forget(id, file.id)
+            await self._uploader.delete(id, file.id, path=path)
+
+    async def _is_overwritten(self, rename: Rename) -> bool:
+        """Whether what had the name is gone: nothing here removes it before this is settled."""
+        for id in rename.replaces:
+            if await self._uploader.find(rename.container_id, id) is not None:
+                return False
+        return bool(rename.replaces)
+
+
+def without_uncertain(
+    container: ContainerDirectory, listed: tuple[RemoteFile, ...], renames: Iterable[Rename]
+) -> tuple[RemoteFile, ...]:
+    """What is *listed* but for what may have arrived by a rename that failed."""
+    id = container.remote.id
+    for rename in renames:
+        if rename.container_id == id:
+            listed = tuple(
+                file for file in listed if file.id in container.files or not _may_be(rename, file)
+            )
+    return listed
+
+
+def _may_be(rename: Rename, file: RemoteFile) -> bool:
+    sizes = {None, *(content.size for content in rename.sent)}
+    return (
+        file.size in sizes
+        and file.id not in rename.known
+        and is_upload(file.path, upload_name(rename.path), id=file.id, may_be_flat=True)
+    )
+
+
+def _name(container_id: str, path: str) -> Name:
+    return container_id, path.rpartition("/")[2]
