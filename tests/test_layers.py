@@ -48,7 +48,7 @@ DOORS = {
     "uvicorn": {"server"},
     "httptools": {"server"},
     "python_multipart": {"server"},
-    "pyfuse3": {"fs/operations.py", "fs/kernel.py", "daemon.py"},
+    "pyfuse3": {"fs/operations.py", "fs/boundary.py", "fs/kernel.py", "daemon.py"},
     "click": {"cli"},
     "rich": {"cli"},
     "yaml": {"cli"},

@@ -1,26 +1,24 @@
 """The kernel's requests, as pyfuse3 brings them.
 
 Each handler turns numbers and bytes into nodes and names, calls what does the work, and turns the
-result back. A failure leaves as its errno; anything unexpected is logged and leaves as EIO,
-because pyfuse3 ends the whole mount for every exception but its own.
+result back.
 """
 
 import errno
-import functools
 import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
 
 import pyfuse3
 import trio
 
-from containerfs.errors import FileSystemError, IsADirectory, NotFound, NotPermitted, Stale
+from containerfs.errors import IsADirectory, NotFound, NotPermitted, Stale
 from containerfs.fs.attributes import Change, Owner, fill, storable
+from containerfs.fs.boundary import boundary
+from containerfs.fs.browsing import Browsing
 from containerfs.fs.closing import Closing
-from containerfs.fs.handles import DOTS, DirectoryHandle, Handles
-from containerfs.fs.lookedup import AT_ONCE
+from containerfs.fs.handles import DOTS
 from containerfs.fs.making import Making
 from containerfs.fs.names import NAME_MAX, from_kernel, to_kernel
 from containerfs.fs.namespace import Namespace
@@ -38,59 +36,8 @@ from containerfs.upload.outstanding import Outstanding
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 BLOCK = 4096  # bytes, of statfs
 TOTAL = 1 << 50  # bytes that statfs pretends there are: the service tells no limit
-
-
-def boundary(
-    *, deadline: bool = True
-) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
-    """Make a handler answer with a `FUSEError` whatever happens inside it.
-
-    Args:
-        deadline: Answer ETIMEDOUT once the mount's `op_timeout` has passed. Not for what waits
-            for a whole file: that is given up once it has not got on for as long (`Patience`).
-    """
-
-    def decorate(
-        handler: Callable[P, Coroutine[Any, Any, T]],
-    ) -> Callable[P, Coroutine[Any, Any, T]]:
-        @functools.wraps(handler)
-        async def answer(*args: P.args, **kwargs: P.kwargs) -> T:
-            try:
-                if not deadline:
-                    return await handler(*args, **kwargs)
-                operations: Operations = args[0]  # type: ignore[assignment]  # they are all methods
-                until = trio.current_time() + operations.op_timeout
-                with trio.CancelScope(deadline=until):  # half the cost of trio.fail_after
-                    return await handler(*args, **kwargs)
-                log.warning("%s: no answer within %g s", handler.__name__, operations.op_timeout)
-                raise pyfuse3.FUSEError(errno.ETIMEDOUT)
-            except pyfuse3.FUSEError:
-                raise
-            except FileSystemError as exc:
-                fail(exc, handler.__name__)
-            except Exception as exc:
-                fail(exc, handler.__name__)
-
-        return answer
-
-    return decorate
-
-
-def fail(error: BaseException, what: str) -> NoReturn:
-    """Raise the FUSE error for *error*: the first expected failure in a group counts."""
-    while isinstance(error, BaseExceptionGroup):
-        expected = error.subgroup(FileSystemError)
-        error = (expected or error).exceptions[0]
-    if isinstance(error, FileSystemError):
-        log.debug("%s: %s", what, error)
-        raise pyfuse3.FUSEError(error.errno) from error
-    log.error("%s failed", what, exc_info=error)
-    raise pyfuse3.FUSEError(errno.EIO) from error
 
 
 def _nothing() -> None:
@@ -136,7 +83,7 @@ class Operations(pyfuse3.Operations):
         self._outstanding = outstanding
         self._xattrs = xattrs
         self._owner = owner
-        self._directories: Handles[DirectoryHandle] = Handles()
+        self._browsing = Browsing(tree=tree, namespace=namespace, op_timeout=op_timeout)
         self.op_timeout = op_timeout
         self.on_init: Callable[[], None] = _nothing  # called as the kernel's first request comes
 
@@ -335,23 +282,16 @@ class Operations(pyfuse3.Operations):
 
     @boundary()
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
-        directory = self._inodes.directory(inode)
-        early = await self._namespace.begin_reading(directory)
-        directory.opens += 1
-        handle = DirectoryHandle(directory)
-        handle.early = early
-        handle.given_up = trio.current_time() + self.op_timeout
-        handle.believed_until = trio.current_time() + AT_ONCE
-        return self._directories.add(handle)
+        return await self._browsing.open(self._inodes.directory(inode))
 
     @boundary()
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        handle = self._directories[fh]
+        handle = self._browsing[fh]
         if start_id == 0:
-            await self._rewind(handle)
+            await self._browsing.rewind(handle)
         position, is_answered = start_id, False
         validity: float | None = None  # of files; they have their directory's listing in common
-        while not is_answered and await self._has_name(handle, position):
+        while not is_answered and await self._browsing.has_name(handle, position):
             for place in range(position, len(handle.names)):
                 name, position = handle.names[place], place + 1
                 node = handle.node(name)
@@ -367,43 +307,14 @@ class Operations(pyfuse3.Operations):
                 if name not in DOTS:
                     node.nlookup += 1
 
-    async def _rewind(self, handle: DirectoryHandle) -> None:
-        directory, early = handle.directory, handle.early
-        is_believed = trio.current_time() <= handle.believed_until
-        handle.believed_until = 0.0
-        if early is not None and early.is_over:
-            handle.early = None
-            if is_believed:  # it has ended since, one way or the other
-                await self._namespace.end_reading(early)
-                is_believed = early.container.listing is not None
-        is_shown = directory.parent is not None or directory is self._tree.root
-        if handle.early is None and is_shown and not is_believed:
-            handle.early = await self._namespace.begin_reading(directory)
-            handle.given_up = trio.current_time() + self.op_timeout
-        handle.rewind()
-
-    async def _has_name(self, handle: DirectoryHandle, position: int) -> bool:
-        """Whether there is a name at this place, or further on; it may have to come yet."""
-        count = handle.read_on()
-        while handle.early is not None and position >= len(handle.names):
-            if trio.current_time() > handle.given_up:
-                raise pyfuse3.FUSEError(errno.ETIMEDOUT)
-            await handle.early.more(count)
-            count = handle.read_on()
-            if handle.early.is_over:
-                await self._namespace.end_reading(handle.early)
-                handle.end()
-        return position < len(handle.names)
-
     async def releasedir(self, fh: int) -> None:
-        handle = self._directories.remove(fh)
-        if handle is not None:
-            handle.directory.opens -= 1
-            self._inodes.drop_unused(handle.directory)
+        directory = self._browsing.close(fh)
+        if directory is not None:
+            self._inodes.drop_unused(directory)
 
     @boundary(deadline=False)
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        directory = self._directories[fh].directory
+        directory = self._browsing[fh].directory
         await self._sending.send_below(directory)
         if directory is self._tree.root:
             await self._outstanding.sync()
