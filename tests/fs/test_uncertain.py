@@ -1,0 +1,40 @@
+"""Renames that failed, and may have arrived: what goes then is what was sent, and nothing else."""
+
+import os
+
+import pytest
+import trio
+
+from containerfs.errors import FileSystemError, NotEmpty
+
+EXCHANGE = 2
+BLIND = {"kind": "status", "status": 403, "operation": "list_files"}
+LOST = {"kind": "reset-after", "operation": "create_file", "count": 1}
+NEVER = {"kind": "reset", "operation": "create_file"}
+
+
+async def fail(service, rename, *faults):
+    service.set_faults(*(faults or (LOST, BLIND)))
+    with pytest.raises(FileSystemError) as raised:
+        await rename
+    assert "has arrived" in str(raised.value)
+    service.set_faults()
+
+
+async def test_an_upload_that_may_have_arrived_is_still_looked_for(service, box, tree):
+    for name in ("d", "e"):
+        await tree.mkdir(f"{box.name}/{name}")
+    await tree.write(f"{box.name}/a", b"another")
+    service.set_faults(LOST, BLIND)
+    with pytest.raises(FileSystemError):
+        await tree.write(f"{box.name}/d/x", b"content")
+    await fail(service, tree.rename(f"{box.name}/a", f"{box.name}/e/x"))
+    service.set_faults(BLIND)
+    handle = await tree.open(f"{box.name}/d/x", os.O_WRONLY)
+    with pytest.raises(FileSystemError):
+        await handle.fsync()
+    service.set_faults()
+    await handle.fsync()
+    await handle.close()
+    await tree.until(lambda: not tree.renames())
+    assert service.truth(box) == [("a", b"another"), ("d/x", b"content")]
