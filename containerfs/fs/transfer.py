@@ -13,7 +13,7 @@ from containerfs.cache.state import State
 from containerfs.errors import FileSystemError
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.keeping import Keeping
-from containerfs.fs.moves import Move, is_named
+from containerfs.fs.moves import Move, may_be_named
 from containerfs.fs.nodes import Directory, File, Node
 from containerfs.fs.reading import Reading
 from containerfs.fs.sending import Sending, may_have_arrived
@@ -128,7 +128,7 @@ class Transfer:
                         container_id=target.remote.id,
                         path=move.path,
                         size=file.size or 0,
-                        known=tuple(each.id for each in listed if is_named(each, move.path)),
+                        known=tuple(each.id for each in may_be_named(listed, move.path)),
                         replaces=replaced.remote_ids if replaced is not None else (),
                         source_id=source.remote.id,
                         source_path=file.path,

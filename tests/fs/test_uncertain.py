@@ -21,6 +21,19 @@ async def fail(service, rename, *faults):
     service.set_faults()
 
 
+async def test_what_has_the_name_in_another_directory_stays(service, box, mounting):
+    service.write(box, "/mnt/data/x", b"same")
+    async with mounting() as tree:
+        await tree.mkdir(f"{box.name}/d")
+        await tree.write(f"{box.name}/d/x", b"same")
+    async with mounting() as tree:
+        assert await tree.names(box.name) == ["d", "x"]
+        await tree.mkdir(f"{box.name}/e")
+        await fail(service, tree.rename(f"{box.name}/d/x", f"{box.name}/e/x"), NEVER, BLIND)
+        await tree.until(lambda: not tree.renames())
+        assert service.truth(box) == [("d/x", b"same"), ("x", b"same")]
+
+
 async def test_an_upload_that_may_have_arrived_is_still_looked_for(service, box, tree):
     for name in ("d", "e"):
         await tree.mkdir(f"{box.name}/{name}")
