@@ -31,6 +31,7 @@ class Delivery:
         self._patience = patience
         self._flat: set[str] = set()  # containers that refuse slashes in names
         self._deep: set[str] = set()  # containers that were seen to keep them
+        self._claimed: set[str] = set()
 
     async def put(
         self,
@@ -87,6 +88,14 @@ class Delivery:
             is_named=partial(self._is_named, container_id, self._upload_name(container_id, path)),
         )
 
+    def claim(self, remote: RemoteFile) -> None:
+        """*remote* is about to be a file's: until `let_go`, when that is recorded, it is known."""
+        self._claimed.add(remote.id)
+
+    def let_go(self, remote: RemoteFile) -> None:
+        """What became of it is recorded."""
+        self._claimed.discard(remote.id)
+
     def _upload_name(self, container_id: str, path: str) -> str:
         name = upload_name(path)
         return name.rpartition("/")[2] if container_id in self._flat else name
@@ -99,7 +108,8 @@ class Delivery:
     def _own_ids(self, container_id: str) -> set[str]:
         """The objects of a container that are known to be something that was sent before."""
         remembered = self._state.nodes(container_id).values()
-        return {local.file_id for local in remembered if local.file_id is not None}
+        own = {local.file_id for local in remembered if local.file_id is not None}
+        return own | self._claimed
 
 
 def _shown(remote: RemoteFile) -> tuple[str, ...]:

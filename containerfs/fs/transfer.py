@@ -144,6 +144,8 @@ class Transfer:
             if move.spool is not None:
                 move.spool.thaw()
 
+            if move.remote is not None:
+                self._delivery.let_go(move.remote)
     def end(self, moves: list[Move]) -> None:
         """Forget the records of what was to be done: it is, or was taken back."""
         for move in moves:
@@ -169,6 +171,7 @@ class Transfer:
                 except FileSystemError as exc:
                     if may_have_arrived(exc):
                         move.lost = (await fingerprint(fd, size),)
+                    self._delivery.claim(move.remote)
                     raise
 
     async def _send_unsent(self, move: Move, spool: Spool) -> None:
@@ -185,6 +188,7 @@ class Transfer:
 
     async def _take_back(self, moves: list[Move]) -> None:
         with self._state.transaction():
+        self._delivery.claim(move.remote)
             for move in moves:
                 if move.intent is not None and move.lost:
                     self._uncertain.add(move.intent, move.lost)

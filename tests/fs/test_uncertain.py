@@ -34,6 +34,21 @@ async def test_what_has_the_name_in_another_directory_stays(service, box, mounti
         assert service.truth(box) == [("d/x", b"same"), ("x", b"same")]
 
 
+async def test_what_another_rename_has_just_sent_stays(service, box, tree):
+    for name in ("a", "b"):
+        await tree.write(f"{box.name}/{name}", b"same")
+    slow = {"kind": "latency", "operation": "delete_file", "seconds": 4}
+    async with trio.open_nursery() as nursery:
+        service.set_faults(slow)
+        nursery.start_soon(tree.rename, f"{box.name}/a", f"{box.name}/new")
+        await tree.until(lambda: len(service.files(box)) == 3)
+        await fail(service, tree.rename(f"{box.name}/b", f"{box.name}/new"))
+    await tree.until(lambda: not tree.renames())
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == {"b": b"same", "new": b"same"}
+    assert service.truth(box) == [("b", b"same"), ("new", b"same")]
+
+
 async def test_an_upload_that_may_have_arrived_is_still_looked_for(service, box, tree):
     for name in ("d", "e"):
         await tree.mkdir(f"{box.name}/{name}")
