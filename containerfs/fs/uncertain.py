@@ -53,7 +53,10 @@ class UncertainRenames:
 
     def add(self, id: int, sent: Collection[Fingerprint]) -> None:
         """The recorded rename *id* has failed, and one of these contents may have arrived."""
-        self._intents.doubt(id, tuple(sent))
+        try:
+            self._intents.doubt(id, tuple(sent))
+        except FileSystemError as exc:
+            log.warning("that a rename may have arrived is not recorded: %s", exc)
         self.look()
 
     def look(self) -> None:

@@ -84,12 +84,14 @@ class Intents:
         return id
 
     def doubt(self, id: int, sent: tuple[Fingerprint, ...]) -> None:
-        """It failed, and may have arrived nevertheless."""
-        before = self._renames[id]
-        after = replace(before, sent=sent)
-        self._connection.execute("UPDATE intents SET facts = ? WHERE id = ?", (_facts(after), id))
-        self._renames[id] = after
-        self._on_rollback(partial(self._renames.__setitem__, id, before))
+        """It failed, and may have arrived nevertheless.
+
+        Raises:
+            NoSpace, LocalFault: That is not recorded. It is so nevertheless while this process
+                lives.
+        """
+        rename = self._renames[id] = replace(self._renames[id], sent=sent)
+        self._connection.execute("UPDATE intents SET facts = ? WHERE id = ?", (_facts(rename), id))
 
     def end(self, id: int) -> None:
         """It is done, or undone."""

@@ -49,6 +49,19 @@ async def test_what_another_rename_has_just_sent_stays(service, box, tree):
     assert service.truth(box) == [("b", b"same"), ("new", b"same")]
 
 
+@pytest.mark.parametrize("same_name", ["add", "overwrite", "overwrite_keep_id"])
+async def test_both_contents_of_an_exchange_are_left(service, box, tree, same_name):
+    service.set_behaviours(same_name=same_name)
+    await tree.write(f"{box.name}/a", b"content of a")
+    await tree.write(f"{box.name}/b", b"that of b")
+    await fail(service, tree.rename(f"{box.name}/a", f"{box.name}/b", EXCHANGE))
+    await tree.until(lambda: not tree.renames())
+    await tree.until(lambda: not tree.journal().entries)
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == {"a": b"content of a", "b": b"that of b"}
+    assert service.truth(box) == [("a", b"content of a"), ("b", b"that of b")]
+
+
 async def test_an_upload_that_may_have_arrived_is_still_looked_for(service, box, tree):
     for name in ("d", "e"):
         await tree.mkdir(f"{box.name}/{name}")
