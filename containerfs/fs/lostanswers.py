@@ -13,7 +13,7 @@ from containerfs.cache.metadata import Metadata
 from containerfs.errors import Expired, NotFound
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.delivery import Delivery
-from containerfs.fs.nodes import File
+from containerfs.fs.nodes import ContainerDirectory, File
 from containerfs.fs.uncertain import UncertainRenames
 from containerfs.upload.fingerprint import Fingerprint, fingerprint
 from containerfs.upload.journal import Journal
@@ -59,6 +59,14 @@ class LostAnswers:
                 container = file.container
                 if container is not None:
                     await self._conflicts.resolve(container, file)
+
+    async def settle_container(self, container: ContainerDirectory) -> None:
+        """Return when nothing of *container* is hidden for the sake of a rename that failed.
+
+        Raises:
+            FileSystemError: The server could not be asked.
+        """
+        await self._uncertain.settle_container(container.remote.id)
 
     async def _remove_arrived(self, file: File) -> None:
         container, entry, spool = file.container, file.entry, file.spool

@@ -2,7 +2,9 @@
 
 Its caller was told that nothing changed, so what arrived must not be seen, and goes: by its name
 and its content, once the server answers again. Nothing else is sent under that name before that,
-or it could be taken for what arrived.
+or it could be taken for what arrived. And nothing is done here to the file that was to be renamed:
+where it is gone by then, somebody else has renamed it, perhaps to that very name, and what is there
+may be all that is left of it.
 """
 
 import logging
@@ -20,6 +22,7 @@ from containerfs.fs.names import is_upload, upload_name
 from containerfs.fs.nodes import ContainerDirectory
 from containerfs.upload.fingerprint import Fingerprint
 from containerfs.upload.intents import Intents, Rename
+from containerfs.upload.journal import Journal
 from containerfs.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
@@ -37,17 +40,20 @@ class UncertainRenames:
         self,
         *,
         intents: Intents,
+        journal: Journal,
         metadata: Metadata,
         delivery: Delivery,
         uploader: Uploader,
         nursery: trio.Nursery,
     ) -> None:
         self._intents = intents
+        self._journal = journal
         self._metadata = metadata
         self._delivery = delivery
         self._uploader = uploader
         self._nursery = nursery
         self._sending: Counter[Name] = Counter()
+        self._sent = trio.Event()  # an upload is over
         self._settling = trio.Lock()
         self._is_looking = False
 
@@ -84,14 +90,30 @@ class UncertainRenames:
                 log.exception("looking for %r failed", rename.path)
 
     async def settle(self, container_id: str, path: str) -> None:
-        """Return when nothing is at *path*, or where a server may have put it, by a failed rename.
+        """Return when no failed rename is doubtful that was of *path*, or has put something there,
+        or where a server may have put it.
 
         Raises:
             FileSystemError: The server does not tell.
         """
         for id, rename in self._intents.doubtful.items():
-            if _name(rename.container_id, rename.path) == _name(container_id, path):
-                await self._settle(id)
+            is_source = (rename.source_id, rename.source_path) == (container_id, path)
+            if is_source or _name(rename.container_id, rename.path) == _name(container_id, path):
+                await self._settle_in_the_end(id)
+
+    async def settle_container(self, container_id: str) -> None:
+        """Return when all that is in a container may be seen.
+
+        Raises:
+            FileSystemError: The server does not tell.
+        """
+        for id, rename in self._intents.doubtful.items():
+            if rename.container_id == container_id:
+                await self._settle_in_the_end(id)
+
+    async def _settle_in_the_end(self, id: int) -> None:
+        while not await self._settle(id):
+            await self._sent.wait()
 
     @asynccontextmanager
     async def sending(self, container_id: str, path: str) -> AsyncIterator[None]:
@@ -109,22 +131,35 @@ class UncertainRenames:
             self._sending[name] -= 1
             if not self._sending[name]:
                 del self._sending[name]
+                sent, self._sent = self._sent, trio.Event()
+                sent.set()
 
-    async def _settle(self, id: int) -> None:
+    async def _settle(self, id: int) -> bool:
+        """Returns:
+        False where something is being sent under that name: it is not to be taken for it.
+        """
         async with self._settling:
             rename = self._intents.doubtful.get(id)
-            if rename is None or self._sending[_name(rename.container_id, rename.path)]:
-                return
+            if rename is None:
+                return True
+            if self._sending[_name(rename.container_id, rename.path)]:
+                return False
             try:
                 await self._remove_arrived(rename)
             except (NotFound, Expired) as exc:  # with all that was in it
                 log.info("container %s: %s", rename.container_id, exc)
             self._intents.end(id)
+            return True
 
     async def _remove_arrived(self, rename: Rename) -> None:
         id, path = rename.container_id, rename.path
         found = await self._delivery.find(id, path=path, contents=rename.sent)
         arrived = [file for file in found if file.id not in rename.known]
+        if arrived and not await self._is_source_there(rename):
+            log.warning(
+                "%r stays: what was to be renamed to it, %r, is gone", path, rename.source_path
+            )
+            return
         if arrived and await self._is_overwritten(rename):
             log.warning("%r was replaced, though its rename failed", path)
             return
@@ -132,6 +167,17 @@ class UncertainRenames:
             log.warning("the rename of %r to %r is taken back", rename.source_path, path)
             self._metadata.forget(id, file.id)
             await self._uploader.delete(id, file.id, path=path)
+
+    async def _is_source_there(self, rename: Rename) -> bool:
+        """Whether the file still has its old name: nothing here takes it before this is settled."""
+        if any(
+            each.id == rename.entry_id for each in (*self._journal.entries, *self._journal.doubtful)
+        ):
+            return True
+        for id in rename.source_objects:
+            if await self._uploader.find(rename.source_id, id) is not None:
+                return True
+        return False
 
     async def _is_overwritten(self, rename: Rename) -> bool:
         """Whether what had the name is gone: nothing here removes it before this is settled."""

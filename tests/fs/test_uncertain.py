@@ -34,6 +34,16 @@ async def test_what_has_the_name_in_another_directory_stays(service, box, mounti
         assert service.truth(box) == [("d/x", b"same"), ("x", b"same")]
 
 
+async def test_what_another_machine_renames_meanwhile_stays(service, box, mounting, tmp_path):
+    async with mounting(tmp_path / "one") as one, mounting(tmp_path / "other") as other:
+        await one.write(f"{box.name}/a", b"content")
+        await other.refresh(box.name)
+        await fail(service, one.rename(f"{box.name}/a", f"{box.name}/b"), NEVER, BLIND)
+        await other.rename(f"{box.name}/a", f"{box.name}/b")
+        await one.until(lambda: not one.renames())
+        assert service.truth(box) == [("b", b"content")]
+
+
 async def test_what_another_rename_has_just_sent_stays(service, box, tree):
     for name in ("a", "b"):
         await tree.write(f"{box.name}/{name}", b"same")
@@ -60,6 +70,16 @@ async def test_both_contents_of_an_exchange_are_left(service, box, tree, same_na
     await tree.refresh(box.name)
     assert await tree.all(box.name) == {"a": b"content of a", "b": b"that of b"}
     assert service.truth(box) == [("a", b"content of a"), ("b", b"that of b")]
+
+
+async def test_a_container_with_what_is_hidden_is_not_removed(service, box, tree):
+    await tree.write(f"{box.name}/a", b"content")
+    await fail(service, tree.rename(f"{box.name}/a", f"{box.name}/b"), NEVER, BLIND)
+    service.upload(box, "b", b"CONTENT")
+    await tree.unlink(f"{box.name}/a")
+    with pytest.raises(NotEmpty):
+        await tree.rmdir(box.name)
+    assert service.truth(box) == [("b", b"CONTENT")]
 
 
 async def test_an_upload_that_may_have_arrived_is_still_looked_for(service, box, tree):
