@@ -195,15 +195,21 @@ def without_uncertain(
     for rename in renames:
         if rename.container_id == id:
             listed = tuple(
-                file for file in listed if file.id in container.files or not _may_be(rename, file)
+                file for file in listed if not _may_be(rename, file) or _is_own(container, file)
             )
     return listed
 
 
+def _is_own(container: ContainerDirectory, file: RemoteFile) -> bool:
+    """Whether it is what a file here was sent as: what was seen otherwise may have just arrived."""
+    node = container.files.get(file.id)
+    return node is not None and node.local is not None and node.local.file_id == file.id
+
+
 def _may_be(rename: Rename, file: RemoteFile) -> bool:
-    sizes = {None, *(content.size for content in rename.sent)}
+    is_alike = file.size is None or any(file.size == content.size for content in rename.sent)
     return (
-        file.size in sizes
+        is_alike
         and file.id not in rename.known
         and is_upload(file.path, upload_name(rename.path), id=file.id, may_be_flat=True)
     )

@@ -82,6 +82,28 @@ async def test_a_container_with_what_is_hidden_is_not_removed(service, box, tree
     assert service.truth(box) == [("b", b"CONTENT")]
 
 
+async def test_what_was_seen_while_it_was_sent_is_hidden_too(service, box, mounting):
+    async with mounting(ttl=0) as tree:
+        await tree.write(f"{box.name}/a", b"content")
+        stall = {"kind": "stall-body", "operation": "create_file", "seconds": 60}
+        service.set_faults(stall)
+        async with trio.open_nursery() as nursery:
+
+            async def rename():
+                with pytest.raises(FileSystemError):
+                    await tree.rename(f"{box.name}/a", f"{box.name}/b")
+
+            nursery.start_soon(rename)
+            await tree.until(lambda: len(service.files(box)) == 2)
+            assert await tree.names(box.name) == ["a", "b"]
+            service.set_faults(BLIND)
+        service.set_faults({"kind": "status", "status": 403, "operation": "content"})
+        assert await tree.names(box.name) == ["a"]
+        service.set_faults()
+        await tree.until(lambda: not tree.renames())
+        assert await tree.all(box.name) == {"a": b"content"}
+
+
 async def test_an_upload_that_may_have_arrived_is_still_looked_for(service, box, tree):
     for name in ("d", "e"):
         await tree.mkdir(f"{box.name}/{name}")
