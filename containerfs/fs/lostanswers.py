@@ -85,13 +85,17 @@ class LostAnswers:
         try:
             for path in contents:
                 arrived += await self._delivery.find(
-                    container.remote.id, path=path, contents=contents[path]
+                    container.remote.id,
+                    path=path,
+                    contents=contents[path],
+                    others=entry.others,
                 )
         except (NotFound, Expired) as exc:  # with all that was in it
             log.info("container %s: %s", container.remote.id, exc)
             return
         self._journal.update(entry, state="dirty")
         entry.lost.clear()
+        entry.others.clear()
         for each in arrived:
             self._metadata.forget(container.remote.id, each.id)
             await self._uploader.delete(container.remote.id, each.id, path=entry.path)

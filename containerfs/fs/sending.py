@@ -21,6 +21,7 @@ from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.departures import Departures
 from containerfs.fs.keeping import Keeping
+from containerfs.fs.moves import may_be_named
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.objects import Objects
 from containerfs.fs.tree import Tree
@@ -134,7 +135,7 @@ class Sending:
             )
         await self._keeping.record(entry)
         spool.freeze()
-        remote = None
+        remote, before = None, container.listing
         begun = False
         try:
             async with self._uncertain.sending(container.remote.id, path):
@@ -145,12 +146,15 @@ class Sending:
                     fd=spool.fd,
                     size=spool.size,
                     may_be_there=was_sending,
+                    others=entry.others,
                 )
         except FileSystemError as exc:
             await self._keeping.try_to_keep(file)
             if begun and may_have_arrived(exc):
                 content = await fingerprint(spool.fd, spool.size)
                 entry.lost.add((container.remote.id, path, content))
+                if not was_sending and before is not None:
+                    entry.others.update(each.id for each in may_be_named(before.entries, path))
             is_lost = may_have_arrived(exc) if begun else was_sending
             self._failed(file, entry, exc, may_be_there=is_lost)
             raise

@@ -153,8 +153,9 @@ class UncertainRenames:
 
     async def _remove_arrived(self, rename: Rename) -> None:
         id, path = rename.container_id, rename.path
-        found = await self._delivery.find(id, path=path, contents=rename.sent)
-        arrived = [file for file in found if file.id not in rename.known]
+        arrived = await self._delivery.find(
+            id, path=path, contents=rename.sent, others=rename.known
+        )
         if arrived and not await self._is_source_there(rename):
             log.warning(
                 "%r stays: what was to be renamed to it, %r, is gone", path, rename.source_path
