@@ -8,7 +8,7 @@ may be all that is left of it.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 FIRST_LOOK = 1.0  # seconds after which the server is asked in the background; doubles
 LAST_LOOK = 60.0
+PARALLEL = 16  # looked for at one time
 
 Name = tuple[str, str]  # container id, and the last component: a server may drop the others
 
@@ -54,7 +55,7 @@ class UncertainRenames:
         self._nursery = nursery
         self._sending: Counter[Name] = Counter()
         self._sent = trio.Event()  # an upload is over
-        self._settling = trio.Lock()
+        self._settling: defaultdict[int, trio.Lock] = defaultdict(trio.Lock)
         self._is_looking = False
 
     def add(self, id: int, sent: Collection[Fingerprint]) -> None:
@@ -80,14 +81,21 @@ class UncertainRenames:
         self._is_looking = False
 
     async def try_to_settle(self) -> None:
-        """Settle those of which the server tells now."""
-        for id, rename in self._intents.doubtful.items():
+        """Settle those of which the server tells now, side by side: it may be silent."""
+        slots = trio.CapacityLimiter(PARALLEL)
+
+        async def try_to_settle(id: int, rename: Rename) -> None:
             try:
-                await self._settle(id)
+                async with slots:
+                    await self._settle(id)
             except FileSystemError as exc:
                 log.info("whether %r has arrived is still not known: %s", rename.path, exc)
             except Exception:  # a bug: the record stays, and the mount lives on
                 log.exception("looking for %r failed", rename.path)
+
+        async with trio.open_nursery() as nursery:
+            for id, rename in self._intents.doubtful.items():
+                nursery.start_soon(try_to_settle, id, rename)
 
     async def settle(self, container_id: str, path: str) -> None:
         """Return when no failed rename is doubtful that was of *path*, or has put something there,
@@ -138,9 +146,10 @@ class UncertainRenames:
         """Returns:
         False where something is being sent under that name: it is not to be taken for it.
         """
-        async with self._settling:
+        async with self._settling[id]:
             rename = self._intents.doubtful.get(id)
             if rename is None:
+                self._settling.pop(id, None)
                 return True
             if self._sending[_name(rename.container_id, rename.path)]:
                 return False
@@ -149,6 +158,7 @@ class UncertainRenames:
             except (NotFound, Expired) as exc:  # with all that was in it
                 log.info("container %s: %s", rename.container_id, exc)
             self._intents.end(id)
+            self._settling.pop(id, None)
             return True
 
     async def _remove_arrived(self, rename: Rename) -> None:

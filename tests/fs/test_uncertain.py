@@ -1,6 +1,8 @@
 """Renames that failed, and may have arrived: what goes then is what was sent, and nothing else."""
 
 import os
+import sqlite3
+from contextlib import closing, suppress
 
 import pytest
 import trio
@@ -11,6 +13,9 @@ EXCHANGE = 2
 BLIND = {"kind": "status", "status": 403, "operation": "list_files"}
 LOST = {"kind": "reset-after", "operation": "create_file", "count": 1}
 NEVER = {"kind": "reset", "operation": "create_file"}
+REFUSING = """
+CREATE TRIGGER refusing BEFORE UPDATE ON intents BEGIN SELECT RAISE(ABORT, 'refused'); END
+"""
 
 
 async def fail(service, rename, *faults):
@@ -59,12 +64,14 @@ async def test_what_another_rename_has_just_sent_stays(service, box, tree):
     assert service.truth(box) == [("b", b"same"), ("new", b"same")]
 
 
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("same_name", ["add", "overwrite", "overwrite_keep_id"])
-async def test_both_contents_of_an_exchange_are_left(service, box, tree, same_name):
+async def test_both_contents_of_an_exchange_are_left(service, box, tree, same_name, count):
     service.set_behaviours(same_name=same_name)
     await tree.write(f"{box.name}/a", b"content of a")
     await tree.write(f"{box.name}/b", b"that of b")
-    await fail(service, tree.rename(f"{box.name}/a", f"{box.name}/b", EXCHANGE))
+    exchange = tree.rename(f"{box.name}/a", f"{box.name}/b", EXCHANGE)
+    await fail(service, exchange, {**LOST, "count": count}, BLIND)
     await tree.until(lambda: not tree.renames())
     await tree.until(lambda: not tree.journal().entries)
     await tree.refresh(box.name)
@@ -121,3 +128,69 @@ async def test_an_upload_that_may_have_arrived_is_still_looked_for(service, box,
     await handle.close()
     await tree.until(lambda: not tree.renames())
     assert service.truth(box) == [("a", b"another"), ("d/x", b"content")]
+
+
+async def test_what_a_container_that_expired_had_stays_where_it_arrived(service, new_box, tree):
+    one, two = new_box("one"), new_box("two")
+    await tree.refresh()
+    await tree.write(f"{one.name}/a", b"content")
+    await tree.names(two.name)
+    service.set_faults(LOST, BLIND)
+    with pytest.raises(FileSystemError):
+        await tree.rename(f"{one.name}/a", f"{two.name}/b")
+    service.expire(one)
+    service.set_faults()
+    await tree.until(lambda: not tree.renames())
+    assert service.truth(two) == [("b", b"content")]
+
+
+async def test_all_is_taken_back_though_it_can_not_be_recorded_what_is_doubtful(
+    service, box, tree, tmp_path
+):
+    files = {f"d/{name}": name.encode() for name in "abcd"}
+    await tree.mkdir(f"{box.name}/d")
+    for path, content in files.items():
+        await tree.write(f"{box.name}/{path}", content)
+    with closing(sqlite3.connect(tmp_path / "machine/state.sqlite", isolation_level=None)) as other:
+        other.execute(REFUSING)
+        lost = {**LOST, "after": 2}
+        await fail(service, tree.rename(f"{box.name}/d", f"{box.name}/e"), lost, BLIND)
+        other.execute("DROP TRIGGER refusing")
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == files
+    await tree.until(lambda: not tree.renames())
+    assert service.truth(box) == sorted(files.items())
+
+
+async def test_who_waits_for_one_name_keeps_nobody_from_another(service, box, tree):
+    await tree.mkdir(f"{box.name}/d")
+    for name in ("one", "two"):
+        await tree.write(f"{box.name}/d/{name}", b"content")
+    lost = {**LOST, "count": None}
+    await fail(service, tree.rename(f"{box.name}/d", f"{box.name}/e"), lost, BLIND)
+    done = []
+
+    async def write(name):
+        with suppress(FileSystemError):
+            await tree.write(f"{box.name}/{name}", b"another")
+        done.append(name)
+
+    service.set_faults({"kind": "stall", "operation": "list_files", "count": 1})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, "one")
+        await tree.until(lambda: service.fired(0))
+        await write("two")
+    assert done == ["two", "one"]
+
+
+async def test_a_mount_begins_before_the_server_has_told(service, box, mounting):
+    async with mounting() as tree:
+        await tree.write(f"{box.name}/a", b"content")
+        await fail(service, tree.rename(f"{box.name}/a", f"{box.name}/b"))
+    service.set_faults(BLIND)
+    service.forget_requests()
+    async with mounting() as tree:
+        assert service.requests("list_files") == []
+        service.set_faults()
+        await tree.until(lambda: not tree.renames())
+        assert await tree.all(box.name) == {"a": b"content"}
