@@ -53,6 +53,8 @@ class Delivery:
             others: Ids of objects that were listed before that: they are something else.
         """
         before = None if may_be_there else container.listing
+        if may_be_there:
+            self.learn(container)
         name = self._upload_name(container.remote.id, path)
         base = name.rpartition("/")[2]
         with self._patience.waiting(f"sending {path!r}") as progress:
@@ -110,6 +112,12 @@ class Delivery:
     def let_go(self, remote: RemoteFile) -> None:
         """What became of it is recorded."""
         self._claimed.discard(remote.id)
+
+    def learn(self, container: ContainerDirectory) -> None:
+        """Whether the server keeps directories may show in what an earlier mount sent."""
+        listed = container.listing.entries if container.listing is not None else ()
+        if any(len(_shown(file)) > 1 for file in listed):
+            self._deep.add(container.remote.id)
 
     def _upload_name(self, container_id: str, path: str) -> str:
         name = upload_name(path)

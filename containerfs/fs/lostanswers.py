@@ -72,6 +72,7 @@ class LostAnswers:
         container, entry, spool = file.container, file.entry, file.spool
         if container is None or container.is_snapshot or entry is None or spool is None:
             return
+        self._delivery.learn(container)
         contents = defaultdict(set, {entry.path: set[Fingerprint]()})
         for container_id, path, content in entry.lost:  # it may have been written to since
             if container_id == container.remote.id:

@@ -57,3 +57,27 @@ async def test_an_older_file_stays_when_it_is_sent_again(service, box, tree, sla
     await handle.close()
     await tree.refresh(box.name)
     assert await tree.all(box.name) == {"d/x": b"same", "x": b"same"}
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+async def test_after_a_crash_a_file_of_another_directory_is_not_taken_for_it(
+    service, box, mounting, is_removed
+):
+    service.write(box, "/mnt/data/x", b"same")
+    files = {"d/x": b"same", "d/y": b"beside it", "x": b"same"}
+    async with mounting() as tree:
+        assert await tree.names(box.name) == ["x"]
+        await tree.mkdir(f"{box.name}/d")
+        await tree.write(f"{box.name}/d/y", b"beside it")
+        service.set_faults(NEVER, BLIND)
+        with pytest.raises(FileSystemError):
+            await tree.write(f"{box.name}/d/x", b"same")
+    service.set_faults()
+    async with mounting(recover=not is_removed) as tree:
+        if is_removed:
+            await tree.unlink(f"{box.name}/d/x")
+            del files["d/x"]
+        await tree.until(lambda: not tree.journal().entries)
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == files
+        assert service.truth(box) == sorted(files.items())
