@@ -194,3 +194,15 @@ async def test_a_mount_begins_before_the_server_has_told(service, box, mounting)
         service.set_faults()
         await tree.until(lambda: not tree.renames())
         assert await tree.all(box.name) == {"a": b"content"}
+
+
+async def test_what_nobody_may_read_stays_and_keeps_nobody_from_the_name(service, box, tree):
+    await tree.write(f"{box.name}/a", b"content")
+    await fail(service, tree.rename(f"{box.name}/a", f"{box.name}/b"))
+    service.set_faults({"kind": "status", "status": 403, "operation": "content"})
+    await tree.unlink(f"{box.name}/a")
+    service.set_faults()
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == {"b": b"content"}
+    await tree.write(f"{box.name}/b", b"another")
+    assert service.truth(box) == [("b", b"another")]
