@@ -155,7 +155,8 @@ class Mount:
         """
         await self.namespace.refresh(self.tree.root)
         await self._settling.settle()
-        await self._uncertain.try_to_settle()
+        if self._storage.journal.doubtful:  # what arrived of a rename is not what arrived of these
+            await self._uncertain.try_to_settle()
         self._uncertain.look()
         await self._doubts.resolve()
 

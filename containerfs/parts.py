@@ -183,6 +183,7 @@ class Sends:
         )
         self.uncertain = UncertainRenames(
             intents=storage.intents,
+            journal=storage.journal,
             metadata=storage.metadata,
             delivery=self.delivery,
             uploader=storage.uploader,

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from functools import partial
 
 from containerfs.api.types import RemoteFile
+from containerfs.cache.listing import Listing
 from containerfs.cache.state import State
 from containerfs.errors import Expired, Invalid
 from containerfs.fs.containers import Containers
@@ -31,6 +32,7 @@ class Delivery:
         self._patience = patience
         self._flat: set[str] = set()  # containers that refuse slashes in names
         self._deep: set[str] = set()  # containers that were seen to keep them
+        self._claimed: set[str] = set()
 
     async def put(
         self,
@@ -40,11 +42,19 @@ class Delivery:
         fd: int,
         size: int,
         may_be_there: bool = False,
+        others: Collection[str] = (),
     ) -> RemoteFile:
         """Send *size* bytes of *fd* as *path*; changes nothing but the server.
 
         A server that refuses slashes in names gets the base name: the directory is kept here.
+
+        Args:
+            may_be_there: An earlier attempt may have arrived.
+            others: Ids of objects that were listed before that: they are something else.
         """
+        before = None if may_be_there else container.listing
+        if may_be_there:
+            self.learn(container)
         name = self._upload_name(container.remote.id, path)
         base = name.rpartition("/")[2]
         with self._patience.waiting(f"sending {path!r}") as progress:
@@ -53,7 +63,7 @@ class Delivery:
                 container_id=container.remote.id,
                 fd=fd,
                 size=size,
-                known=partial(self._own_ids, container.remote.id),
+                known=partial(self._known, container.remote.id, before, others),
                 is_named=partial(self._is_named, container.remote.id, name),
                 may_be_there=may_be_there,
                 progress=progress,
@@ -73,9 +83,17 @@ class Delivery:
         return remote
 
     async def find(
-        self, container_id: str, *, path: str, contents: Collection[Fingerprint]
+        self,
+        container_id: str,
+        *,
+        path: str,
+        contents: Collection[Fingerprint],
+        others: Collection[str] = (),
     ) -> list[RemoteFile]:
         """What earlier `put`s of these contents have made, whose answers were lost.
+
+        Args:
+            others: As for `put`.
 
         Raises:
             FileSystemError: The server does not say.
@@ -83,9 +101,23 @@ class Delivery:
         return await self._uploader.copies(
             container_id,
             contents=contents,
-            known=partial(self._own_ids, container_id),
+            known=partial(self._known, container_id, None, others),
             is_named=partial(self._is_named, container_id, self._upload_name(container_id, path)),
         )
+
+    def claim(self, remote: RemoteFile) -> None:
+        """*remote* is about to be a file's: until `let_go`, when that is recorded, it is known."""
+        self._claimed.add(remote.id)
+
+    def let_go(self, remote: RemoteFile) -> None:
+        """What became of it is recorded."""
+        self._claimed.discard(remote.id)
+
+    def learn(self, container: ContainerDirectory) -> None:
+        """Whether the server keeps directories may show in what an earlier mount sent."""
+        listed = container.listing.entries if container.listing is not None else ()
+        if any(len(_shown(file)) > 1 for file in listed):
+            self._deep.add(container.remote.id)
 
     def _upload_name(self, container_id: str, path: str) -> str:
         name = upload_name(path)
@@ -96,10 +128,14 @@ class Delivery:
         may_be_flat = container_id not in self._deep
         return is_upload(file.path, name, id=file.id, may_be_flat=may_be_flat)
 
-    def _own_ids(self, container_id: str) -> set[str]:
-        """The objects of a container that are known to be something that was sent before."""
+    def _known(
+        self, container_id: str, before: Listing[RemoteFile] | None, others: Collection[str]
+    ) -> set[str]:
+        """The objects of a container that are known to be something else."""
         remembered = self._state.nodes(container_id).values()
-        return {local.file_id for local in remembered if local.file_id is not None}
+        own = {local.file_id for local in remembered if local.file_id is not None}
+        listed = {file.id for file in before.entries} if before is not None else set()
+        return own | listed | self._claimed | {*others}
 
 
 def _shown(remote: RemoteFile) -> tuple[str, ...]:

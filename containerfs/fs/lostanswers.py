@@ -13,7 +13,7 @@ from containerfs.cache.metadata import Metadata
 from containerfs.errors import Expired, NotFound
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.delivery import Delivery
-from containerfs.fs.nodes import File
+from containerfs.fs.nodes import ContainerDirectory, File
 from containerfs.fs.uncertain import UncertainRenames
 from containerfs.upload.fingerprint import Fingerprint, fingerprint
 from containerfs.upload.journal import Journal
@@ -60,10 +60,19 @@ class LostAnswers:
                 if container is not None:
                     await self._conflicts.resolve(container, file)
 
+    async def settle_container(self, container: ContainerDirectory) -> None:
+        """Return when nothing of *container* is hidden for the sake of a rename that failed.
+
+        Raises:
+            FileSystemError: The server could not be asked.
+        """
+        await self._uncertain.settle_container(container.remote.id)
+
     async def _remove_arrived(self, file: File) -> None:
         container, entry, spool = file.container, file.entry, file.spool
         if container is None or container.is_snapshot or entry is None or spool is None:
             return
+        self._delivery.learn(container)
         contents = defaultdict(set, {entry.path: set[Fingerprint]()})
         for container_id, path, content in entry.lost:  # it may have been written to since
             if container_id == container.remote.id:
@@ -77,13 +86,17 @@ class LostAnswers:
         try:
             for path in contents:
                 arrived += await self._delivery.find(
-                    container.remote.id, path=path, contents=contents[path]
+                    container.remote.id,
+                    path=path,
+                    contents=contents[path],
+                    others=entry.others,
                 )
         except (NotFound, Expired) as exc:  # with all that was in it
             log.info("container %s: %s", container.remote.id, exc)
             return
         self._journal.update(entry, state="dirty")
         entry.lost.clear()
+        entry.others.clear()
         for each in arrived:
             self._metadata.forget(container.remote.id, each.id)
             await self._uploader.delete(container.remote.id, each.id, path=entry.path)

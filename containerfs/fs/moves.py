@@ -1,11 +1,12 @@
 """Which files a rename has the server hold under a new name."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from containerfs.api.types import RemoteFile
 from containerfs.cache.cachefile import Content
 from containerfs.errors import CrossDevice
-from containerfs.fs.names import components, stripped
+from containerfs.fs.names import components, is_upload, stripped, upload_name
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 from containerfs.fs.patterns import NamePatterns
 from containerfs.upload.fingerprint import Fingerprint
@@ -93,6 +94,17 @@ class Plans:
 def made(moves: list[Move]) -> set[tuple[str, str]]:
     """The objects under the new names, as (container id, file id)."""
     return {(move.container.remote.id, move.remote.id) for move in moves if move.remote is not None}
+
+
+def may_be_named(listed: Iterable[RemoteFile], path: str) -> Iterator[RemoteFile]:
+    """Those that a server may have named by an upload as *path*, directories or base name only."""
+    name, base = upload_name(path), path.rpartition("/")[2]
+    is_plain = not {"%", "~"} & {*base}  # then it is in their names as it stands: soon found
+    for each in listed:
+        if (not is_plain or base in each.path) and is_upload(
+            each.path, name, id=each.id, may_be_flat=True
+        ):
+            yield each
 
 
 def is_named(remote: RemoteFile, path: str) -> bool:

@@ -90,6 +90,7 @@ class Removing:
         files = [node for node in container.walk() if isinstance(node, File)]
         try:
             if not container.is_snapshot:
+                await self._lost_answers.settle_container(container)
                 await self._namespace.refresh(container, fresh=True)
                 is_empty = not container.children
             else:  # its data is gone: what was read here can't be removed one by one

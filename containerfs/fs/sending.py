@@ -21,6 +21,7 @@ from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.departures import Departures
 from containerfs.fs.keeping import Keeping
+from containerfs.fs.moves import may_be_named
 from containerfs.fs.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.objects import Objects
 from containerfs.fs.tree import Tree
@@ -125,7 +126,7 @@ class Sending:
         assert spool is not None and entry is not None  # noqa: S101, PT018 - the caller looked
         if container.is_snapshot:
             expired = Expired(f"container {container.remote.id} has expired")
-            self._failed(file, entry, expired)
+            self._failed(file, entry, expired, may_be_there=False)
             raise expired
         was_sending = entry.state == "sending"
         if not was_sending:
@@ -134,31 +135,39 @@ class Sending:
             )
         await self._keeping.record(entry)
         spool.freeze()
-        remote = None
+        remote, before = None, container.listing
+        begun = False
         try:
             async with self._uncertain.sending(container.remote.id, path):
+                begun = True
                 remote = await self._delivery.put(
                     container,
                     path=path,
                     fd=spool.fd,
                     size=spool.size,
                     may_be_there=was_sending,
+                    others=entry.others,
                 )
         except FileSystemError as exc:
             await self._keeping.try_to_keep(file)
-            if may_have_arrived(exc):
+            if begun and may_have_arrived(exc):
                 content = await fingerprint(spool.fd, spool.size)
                 entry.lost.add((container.remote.id, path, content))
-            self._failed(file, entry, exc)
+                if not was_sending and before is not None:
+                    entry.others.update(each.id for each in may_be_named(before.entries, path))
+            is_lost = may_have_arrived(exc) if begun else was_sending
+            self._failed(file, entry, exc, may_be_there=is_lost)
             raise
         finally:
             if remote is None:
                 spool.thaw()
         return remote
 
-    def _failed(self, file: File, entry: Entry, error: FileSystemError) -> None:
+    def _failed(
+        self, file: File, entry: Entry, error: FileSystemError, *, may_be_there: bool
+    ) -> None:
         file.error = str(error)
-        state = entry.state if may_have_arrived(error) else "dirty"
+        state = entry.state if may_be_there else "dirty"
         try:
             self._journal.update(entry, state=state, error=file.error)
         except FileSystemError as exc:

@@ -1,5 +1,6 @@
 """The server's side of a rename: all new objects are made, or none stays."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
@@ -13,7 +14,7 @@ from containerfs.cache.state import State
 from containerfs.errors import FileSystemError
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.keeping import Keeping
-from containerfs.fs.moves import Move, is_named
+from containerfs.fs.moves import Move, may_be_named
 from containerfs.fs.nodes import Directory, File, Node
 from containerfs.fs.reading import Reading
 from containerfs.fs.sending import Sending, may_have_arrived
@@ -24,6 +25,8 @@ from containerfs.upload.fingerprint import fingerprint
 from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.spool import Spool
 from containerfs.upload.uploader import Uploader
+
+log = logging.getLogger(__name__)
 
 PARALLEL = 16  # files of a directory on their way at once
 ROUNDS = 10  # in which a directory that is being written to is locked, with what came meanwhile
@@ -128,7 +131,7 @@ class Transfer:
                         container_id=target.remote.id,
                         path=move.path,
                         size=file.size or 0,
-                        known=tuple(each.id for each in listed if is_named(each, move.path)),
+                        known=tuple(each.id for each in may_be_named(listed, move.path)),
                         replaces=replaced.remote_ids if replaced is not None else (),
                         source_id=source.remote.id,
                         source_path=file.path,
@@ -141,6 +144,8 @@ class Transfer:
     def thaw(self, moves: list[Move]) -> None:
         """What came of the moves is recorded: what was sent for them may be written to again."""
         for move in moves:
+            if move.remote is not None:
+                self._delivery.let_go(move.remote)
             if move.spool is not None:
                 move.spool.thaw()
 
@@ -166,6 +171,7 @@ class Transfer:
                     move.remote = await self._delivery.put(
                         move.container, path=move.path, fd=fd, size=size
                     )
+                    self._delivery.claim(move.remote)
                 except FileSystemError as exc:
                     if may_have_arrived(exc):
                         move.lost = (await fingerprint(fd, size),)
@@ -182,20 +188,22 @@ class Transfer:
                 move.lost = tuple(content for *_, content in lost)
             raise
         move.spool = spool
+        self._delivery.claim(move.remote)
 
     async def _take_back(self, moves: list[Move]) -> None:
-        with self._state.transaction():
-            for move in moves:
-                if move.intent is not None and move.lost:
-                    self._uncertain.add(move.intent, move.lost)
+        exchanged = {move.file.ino for move in moves}
+        for move in moves:
+            if move.intent is not None and move.lost:
+                self._uncertain.add(move.intent, move.lost)
         pairs = {}
         for move in moves:
+            victim = self._tree.find(move.container, move.path)
+            if move.lost and isinstance(victim, File) and victim.ino in exchanged:
+                await self._keep(victim)  # it may be overwritten, and nobody has asked for that
             if move.remote is None or move.remote.id in move.file.remote_ids:
                 continue
-            victim = self._tree.find(move.container, move.path)
             if isinstance(victim, File) and await self._is_overwritten(victim, move):
-                await self._spooling.make_dirty(victim)
-                self._sending.send_soon(victim)
+                await self._keep(victim)
                 if move.remote.id in victim.remote_ids:
                     continue
             pair = move.container.remote.id, move.remote.id
@@ -204,6 +212,15 @@ class Transfer:
         await self.delete(pairs)
         self.end([move for move in moves if not move.lost])
         await self._state.sync()  # else the next mount takes back what comes to this name later
+
+    async def _keep(self, victim: File) -> None:
+        """Have the server get the content of *victim* again."""
+        try:
+            await self._spooling.make_dirty(victim)
+        except FileSystemError as exc:
+            log.warning("the content of %r is not here: %s", victim.path, exc)
+        else:
+            self._sending.send_soon(victim)
 
     async def _is_overwritten(self, victim: Node | None, move: Move) -> bool:
         """Whether the server gave the name of *victim* to what was sent, or does not tell."""

@@ -2,11 +2,13 @@
 
 Its caller was told that nothing changed, so what arrived must not be seen, and goes: by its name
 and its content, once the server answers again. Nothing else is sent under that name before that,
-or it could be taken for what arrived.
+or it could be taken for what arrived. And nothing is done here to the file that was to be renamed:
+where it is gone by then, somebody else has renamed it, perhaps to that very name, and what is there
+may be all that is left of it.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 
@@ -20,12 +22,14 @@ from containerfs.fs.names import is_upload, upload_name
 from containerfs.fs.nodes import ContainerDirectory
 from containerfs.upload.fingerprint import Fingerprint
 from containerfs.upload.intents import Intents, Rename
+from containerfs.upload.journal import Journal
 from containerfs.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
 
 FIRST_LOOK = 1.0  # seconds after which the server is asked in the background; doubles
 LAST_LOOK = 60.0
+PARALLEL = 16  # looked for at one time
 
 Name = tuple[str, str]  # container id, and the last component: a server may drop the others
 
@@ -37,23 +41,29 @@ class UncertainRenames:
         self,
         *,
         intents: Intents,
+        journal: Journal,
         metadata: Metadata,
         delivery: Delivery,
         uploader: Uploader,
         nursery: trio.Nursery,
     ) -> None:
         self._intents = intents
+        self._journal = journal
         self._metadata = metadata
         self._delivery = delivery
         self._uploader = uploader
         self._nursery = nursery
         self._sending: Counter[Name] = Counter()
-        self._settling = trio.Lock()
+        self._sent = trio.Event()  # an upload is over
+        self._settling: defaultdict[int, trio.Lock] = defaultdict(trio.Lock)
         self._is_looking = False
 
     def add(self, id: int, sent: Collection[Fingerprint]) -> None:
         """The recorded rename *id* has failed, and one of these contents may have arrived."""
-        self._intents.doubt(id, tuple(sent))
+        try:
+            self._intents.doubt(id, tuple(sent))
+        except FileSystemError as exc:
+            log.warning("that a rename may have arrived is not recorded: %s", exc)
         self.look()
 
     def look(self) -> None:
@@ -71,24 +81,47 @@ class UncertainRenames:
         self._is_looking = False
 
     async def try_to_settle(self) -> None:
-        """Settle those of which the server tells now."""
-        for id, rename in self._intents.doubtful.items():
+        """Settle those of which the server tells now, side by side: it may be silent."""
+        slots = trio.CapacityLimiter(PARALLEL)
+
+        async def try_to_settle(id: int, rename: Rename) -> None:
             try:
-                await self._settle(id)
+                async with slots:
+                    await self._settle(id)
             except FileSystemError as exc:
                 log.info("whether %r has arrived is still not known: %s", rename.path, exc)
             except Exception:  # a bug: the record stays, and the mount lives on
                 log.exception("looking for %r failed", rename.path)
 
+        async with trio.open_nursery() as nursery:
+            for id, rename in self._intents.doubtful.items():
+                nursery.start_soon(try_to_settle, id, rename)
+
     async def settle(self, container_id: str, path: str) -> None:
-        """Return when nothing is at *path*, or where a server may have put it, by a failed rename.
+        """Return when no failed rename is doubtful that was of *path*, or has put something there,
+        or where a server may have put it.
 
         Raises:
             FileSystemError: The server does not tell.
         """
         for id, rename in self._intents.doubtful.items():
-            if _name(rename.container_id, rename.path) == _name(container_id, path):
-                await self._settle(id)
+            is_source = (rename.source_id, rename.source_path) == (container_id, path)
+            if is_source or _name(rename.container_id, rename.path) == _name(container_id, path):
+                await self._settle_in_the_end(id)
+
+    async def settle_container(self, container_id: str) -> None:
+        """Return when all that is in a container may be seen.
+
+        Raises:
+            FileSystemError: The server does not tell.
+        """
+        for id, rename in self._intents.doubtful.items():
+            if rename.container_id == container_id:
+                await self._settle_in_the_end(id)
+
+    async def _settle_in_the_end(self, id: int) -> None:
+        while not await self._settle(id):
+            await self._sent.wait()
 
     @asynccontextmanager
     async def sending(self, container_id: str, path: str) -> AsyncIterator[None]:
@@ -106,22 +139,38 @@ class UncertainRenames:
             self._sending[name] -= 1
             if not self._sending[name]:
                 del self._sending[name]
+                sent, self._sent = self._sent, trio.Event()
+                sent.set()
 
-    async def _settle(self, id: int) -> None:
-        async with self._settling:
+    async def _settle(self, id: int) -> bool:
+        """Returns:
+        False where something is being sent under that name: it is not to be taken for it.
+        """
+        async with self._settling[id]:
             rename = self._intents.doubtful.get(id)
-            if rename is None or self._sending[_name(rename.container_id, rename.path)]:
-                return
+            if rename is None:
+                self._settling.pop(id, None)
+                return True
+            if self._sending[_name(rename.container_id, rename.path)]:
+                return False
             try:
                 await self._remove_arrived(rename)
             except (NotFound, Expired) as exc:  # with all that was in it
                 log.info("container %s: %s", rename.container_id, exc)
             self._intents.end(id)
+            self._settling.pop(id, None)
+            return True
 
     async def _remove_arrived(self, rename: Rename) -> None:
         id, path = rename.container_id, rename.path
-        found = await self._delivery.find(id, path=path, contents=rename.sent)
-        arrived = [file for file in found if file.id not in rename.known]
+        arrived = await self._delivery.find(
+            id, path=path, contents=rename.sent, others=rename.known
+        )
+        if arrived and not await self._is_source_there(rename):
+            log.warning(
+                "%r stays: what was to be renamed to it, %r, is gone", path, rename.source_path
+            )
+            return
         if arrived and await self._is_overwritten(rename):
             log.warning("%r was replaced, though its rename failed", path)
             return
@@ -129,6 +178,17 @@ class UncertainRenames:
             log.warning("the rename of %r to %r is taken back", rename.source_path, path)
             self._metadata.forget(id, file.id)
             await self._uploader.delete(id, file.id, path=path)
+
+    async def _is_source_there(self, rename: Rename) -> bool:
+        """Whether the file still has its old name: nothing here takes it before this is settled."""
+        if any(
+            each.id == rename.entry_id for each in (*self._journal.entries, *self._journal.doubtful)
+        ):
+            return True
+        for id in rename.source_objects:
+            if await self._uploader.find(rename.source_id, id) is not None:
+                return True
+        return False
 
     async def _is_overwritten(self, rename: Rename) -> bool:
         """Whether what had the name is gone: nothing here removes it before this is settled."""
@@ -146,15 +206,21 @@ def without_uncertain(
     for rename in renames:
         if rename.container_id == id:
             listed = tuple(
-                file for file in listed if file.id in container.files or not _may_be(rename, file)
+                file for file in listed if not _may_be(rename, file) or _is_own(container, file)
             )
     return listed
 
 
+def _is_own(container: ContainerDirectory, file: RemoteFile) -> bool:
+    """Whether it is what a file here was sent as: what was seen otherwise may have just arrived."""
+    node = container.files.get(file.id)
+    return node is not None and node.local is not None and node.local.file_id == file.id
+
+
 def _may_be(rename: Rename, file: RemoteFile) -> bool:
-    sizes = {None, *(content.size for content in rename.sent)}
+    is_alike = file.size is None or any(file.size == content.size for content in rename.sent)
     return (
-        file.size in sizes
+        is_alike
         and file.id not in rename.known
         and is_upload(file.path, upload_name(rename.path), id=file.id, may_be_flat=True)
     )

@@ -63,6 +63,8 @@ class Intents:
         connection.executescript(SCHEMA)
         rows = connection.execute("SELECT id, facts FROM intents ORDER BY id")
         self._renames: dict[int, Rename] = {id: _rename(facts) for id, facts in rows}
+        # By themselves: every upload looks at them, of which a directory's renaming has a thousand.
+        self._doubtful = {id: rename for id, rename in self._renames.items() if rename.sent}
 
     @property
     def all(self) -> dict[int, Rename]:
@@ -72,7 +74,7 @@ class Intents:
     @property
     def doubtful(self) -> dict[int, Rename]:
         """Those that failed, and may have arrived nevertheless, by their numbers."""
-        return {id: rename for id, rename in self._renames.items() if rename.sent}
+        return dict(self._doubtful)
 
     def begin(self, rename: Rename) -> int:
         """Record that the server is about to get it; returns its number, for `end`."""
@@ -84,19 +86,28 @@ class Intents:
         return id
 
     def doubt(self, id: int, sent: tuple[Fingerprint, ...]) -> None:
-        """It failed, and may have arrived nevertheless."""
-        before = self._renames[id]
-        after = replace(before, sent=sent)
-        self._connection.execute("UPDATE intents SET facts = ? WHERE id = ?", (_facts(after), id))
-        self._renames[id] = after
-        self._on_rollback(partial(self._renames.__setitem__, id, before))
+        """It failed, and may have arrived nevertheless.
+
+        Raises:
+            NoSpace, LocalFault: That is not recorded. It is so nevertheless while this process
+                lives.
+        """
+        rename = self._renames[id] = replace(self._renames[id], sent=sent)
+        self._doubtful[id] = rename
+        self._connection.execute("UPDATE intents SET facts = ? WHERE id = ?", (_facts(rename), id))
 
     def end(self, id: int) -> None:
         """It is done, or undone."""
         self._connection.execute("DELETE FROM intents WHERE id = ?", (id,))
         rename = self._renames.pop(id, None)
+        self._doubtful.pop(id, None)
         if rename is not None:
-            self._on_rollback(partial(self._renames.__setitem__, id, rename))
+            self._on_rollback(partial(self._restore, id, rename))
+
+    def _restore(self, id: int, rename: Rename) -> None:
+        self._renames[id] = rename
+        if rename.sent:
+            self._doubtful[id] = rename
 
     def _forget(self, id: int) -> None:
         self._renames.pop(id, None)

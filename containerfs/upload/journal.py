@@ -57,6 +57,8 @@ class Entry:
         error: Why the last attempt failed, in words.
         lost: What may have arrived, as the answers were lost since the mount began: container id,
             path and content of each.
+        others: Ids of objects that have such names, and were listed before the first of these was
+            sent: they are something else.
         is_safe: Its spool and this record survive a power cut; what is written to the spool
             later does once that was synced too.
     """
@@ -72,6 +74,7 @@ class Entry:
     is_safe: bool = False
     failures: int = field(default=0, compare=False)  # in a row, since the mount began
     lost: set[tuple[str, str, Fingerprint]] = field(default_factory=set, compare=False)
+    others: set[str] = field(default_factory=set, compare=False)
 
 
 class Journal:

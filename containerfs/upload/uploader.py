@@ -18,7 +18,15 @@ import trio
 from containerfs.api.client import Client
 from containerfs.api.listing import all_files
 from containerfs.api.types import RemoteFile
-from containerfs.errors import Expired, FileSystemError, NotFound, ServerFault, Uncertain
+from containerfs.errors import (
+    AccessDenied,
+    Expired,
+    FileSystemError,
+    Invalid,
+    NotFound,
+    ServerFault,
+    Uncertain,
+)
 from containerfs.upload.fingerprint import Fingerprint, Fingerprinting
 from containerfs.upload.journal import Entry, Journal
 
@@ -189,7 +197,7 @@ class Uploader:
         sizes = [content.size for content in contents]
         found = []
         for file in await self._unknown(container_id, sizes, known=known, is_named=is_named):
-            with suppress(NotFound):
+            with suppress(NotFound, AccessDenied, Invalid):  # nobody can tell, ever: it stays
                 if await self._fingerprint(file) in contents:
                     found.append(file)
         return found

@@ -196,28 +196,28 @@ def test_what_arrives_of_a_rename_that_failed_is_never_seen_and_goes(
 
 @pytest.mark.parametrize("is_killed", [True, False])
 def test_what_arrives_of_a_rename_whose_source_is_removed_then_goes_too(
-    server, looking, fail, write, settled_in, is_killed
+    server, looking, fail, write, errno_of, settled_in, is_killed
 ):
     box = looking / "box"
     write(box / "file", b"content")
     fail(box)
-    os.remove(box / "file")
+    assert errno_of(os.remove, box / "file") == "EIO"  # nobody knows what is there besides
+    server.set_faults()
     if is_killed:
         looking.kill()
-        server.set_faults()
         looking.remount()
-    server.set_faults()
+    os.remove(box / "file")
     settled_in(looking, {})
 
 
 def test_what_arrives_of_a_rename_whose_source_is_written_to_then_goes_too(
-    server, looking, fail, write, settled_in
+    server, looking, fail, write, errno_of, settled_in
 ):
     box = looking / "box"
     write(box / "file", b"content")
     fail(box)
     server.set_faults(*SILENT)
-    write(box / "file", b"another")
+    assert errno_of(write, box / "file", b"another") == "EIO"  # what was written is kept
     looking.kill()
     server.set_faults()
     looking.remount()

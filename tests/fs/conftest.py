@@ -25,7 +25,8 @@ A tree is used by paths like `box/dir/file`:
 * `.unlink(path)`, `.mkdir(path)`, `.rmdir(path)`, `.rename(old, new, flags=0)`,
   `.truncate(path, size)`, `.node(path)`, `.size(path)`.
 * `.refresh(name)`: ask the server now, whatever is believed.
-* `.journal()`: the journal as a crash right now would leave it.
+* `.journal()`: the journal as a crash right now would leave it; `.renames()`: the renames that are
+  not over then.
 * `await .until(condition)`: wait for what another process, or a task of the mount, brings about.
 * `.mount`: the parts. Failures are raised as this project's own errors.
 """
@@ -52,6 +53,7 @@ from containerfs.fs.inodes import ROOT_INO
 from containerfs.fs.names import stripped
 from containerfs.fs.nodes import Directory, File, Node
 from containerfs.options import Options
+from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.journal import Journal
 
 T = TypeVar("T")
@@ -215,6 +217,13 @@ class Tree:
         connection = sqlite3.connect(self._directory / "state.sqlite", isolation_level=None)
         try:
             return Journal(connection)
+        finally:
+            connection.close()
+
+    def renames(self) -> list[Rename]:
+        connection = sqlite3.connect(self._directory / "state.sqlite", isolation_level=None)
+        try:
+            return list(Intents(connection).all.values())
         finally:
             connection.close()
 
