@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -322,6 +323,51 @@ async def test_where_no_connection_can_be_opened_ahead_the_first_call_tells() ->
         await client.open_ahead()
         with pytest.raises(Unreachable):
             await client.list_containers()
+
+
+class Resolver(trio.abc.HostnameResolver):
+    """Says that every host is at one address."""
+
+    def __init__(self) -> None:
+        self.address = "127.0.0.1"
+        self.asked = 0
+
+    async def getaddrinfo(self, host: Any, port: Any, *options: int) -> Any:
+        self.asked += 1
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (self.address, port))]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+async def test_connections_opened_at_once_look_the_host_up_once(raw: Any) -> None:
+    resolver = Resolver()
+    trio.socket.set_custom_hostname_resolver(resolver)
+    async with connect(Connection(base_url=f"http://some.test:{raw.port}/v1")) as client:
+        await client.list_containers()
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(client.list_containers)
+    assert raw.connections == 20
+    assert resolver.asked == 1
+
+
+async def test_a_server_that_moves_is_found_where_it_is_then(raw: Any) -> None:
+    resolver = Resolver()
+    trio.socket.set_custom_hostname_resolver(resolver)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    async with connect(Connection(base_url=f"http://some.test:{port}/v1")) as client:
+        async with trio.open_nursery() as here:
+            here.start_soon(trio.serve_listeners, raw.serve, listeners)
+            await client.list_containers()
+            here.cancel_scope.cancel()
+        resolver.address = "127.0.0.2"
+        async with trio.open_nursery() as there:
+            await there.start(partial(trio.serve_tcp, raw.serve, port, host=resolver.address))
+            await client.list_containers()
+            there.cancel_scope.cancel()
+    assert len(raw.requests) == 2
 
 
 async def test_a_get_that_meets_a_closing_connection_is_sent_again_at_once(
