@@ -13,6 +13,7 @@ import trio.testing
 
 from containerfs.api.client import connect
 from containerfs.api.connection import Connection
+from containerfs.api.transport import AHEAD
 from containerfs.errors import (
     AccessDenied,
     Expired,
@@ -299,13 +300,22 @@ async def test_a_connection_that_the_server_closed_while_idle_is_replaced(
     assert [request.connection for request in raw.requests] == [1, 2]
 
 
-async def test_a_connection_opened_ahead_carries_the_first_requests(
-    raw: Any, raw_client: Any
-) -> None:
+async def test_connections_opened_ahead_carry_the_first_requests(raw: Any, raw_client: Any) -> None:
     await raw_client.open_ahead()
-    await raw_client.list_containers()
-    await raw_client.list_containers()
-    assert [request.connection for request in raw.requests] == [1, 1]
+    await trio.testing.wait_all_tasks_blocked()
+    assert raw.connections == AHEAD
+    async with trio.open_nursery() as nursery:
+        for _ in range(AHEAD):
+            nursery.start_soon(raw_client.list_containers)
+    assert {request.connection for request in raw.requests} == {*range(1, AHEAD + 1)}
+    assert raw.connections == AHEAD
+
+
+async def test_no_more_connections_are_opened_ahead_than_there_may_be(raw: Any) -> None:
+    async with connect(Connection(base_url=raw.base_url, max_connections=1)) as client:
+        await client.open_ahead()
+        await trio.testing.wait_all_tasks_blocked()
+    assert raw.connections == 1
 
 
 async def test_a_request_waits_for_the_connection_that_is_being_opened_ahead(
@@ -314,8 +324,9 @@ async def test_a_request_waits_for_the_connection_that_is_being_opened_ahead(
     async with trio.open_nursery() as nursery:
         await nursery.start(raw_client.open_ahead)
         await raw_client.list_containers()
-    assert [request.connection for request in raw.requests] == [1]
-    assert raw.connections == 1
+    assert len(raw.requests) == 1
+    await trio.testing.wait_all_tasks_blocked()
+    assert raw.connections == AHEAD
 
 
 async def test_where_no_connection_can_be_opened_ahead_the_first_call_tells() -> None:
