@@ -301,7 +301,8 @@ def _paging(limit: int, order: Order, after: str | None) -> dict[str, str]:
 def _file_of(
     container_id: str, known: Mapping[str, RemoteFile] | None = None
 ) -> Callable[[Any], RemoteFile]:
-    return partial(remote_file, container_id=container_id, known=known, numbers={})
+    numbers: dict[int, int] = {}
+    return lambda data: remote_file(data, container_id, known, numbers)
 
 
 def _page(call: Call, answer: Answer, entry: Callable[[Any], T]) -> Page[T]:

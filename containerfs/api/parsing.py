@@ -61,7 +61,6 @@ def container(data: Any) -> Container:
 
 def remote_file(
     data: Any,
-    *,
     container_id: str,
     known: Mapping[str, RemoteFile] | None = None,
     numbers: dict[int, int] | None = None,
@@ -98,10 +97,11 @@ def _plain_file(
         and type(given) is str
     ):
         return None
-    old = known.get(id)
-    is_as_before = old == (id, container_id, path, size, created, given)
-    if is_as_before:
-        return old
+    if id in known:
+        old = known[id]
+        is_as_before = old == (id, container_id, path, size, created, given)
+        if is_as_before:
+            return old
     source = _SOURCES.get(given)
     if (
         source is not None
