@@ -185,11 +185,17 @@ class Client:
         limit: int = 100,
         order: Order = "desc",
         after: str | None = None,
+        known: Mapping[str, RemoteFile] | None = None,
     ) -> Page[RemoteFile]:
-        """One page of a container's files; arguments as for `list_containers`."""
+        """One page of a container's files; arguments as for `list_containers`.
+
+        Args:
+            known: Files of it by id, as they were described before. What has not changed is given
+                as the same object.
+        """
         query = _paging(limit, order, after)
         call = Call(method="GET", path=("containers", container_id, "files"), query=query)
-        return _page(call, await self._session.send(call), _file_of(container_id))
+        return _page(call, await self._session.send(call), _file_of(container_id, known))
 
     async def upload_file(
         self,
@@ -292,8 +298,11 @@ def _paging(limit: int, order: Order, after: str | None) -> dict[str, str]:
     return query
 
 
-def _file_of(container_id: str) -> Callable[[Any], RemoteFile]:
-    return partial(remote_file, container_id=container_id, numbers={})
+def _file_of(
+    container_id: str, known: Mapping[str, RemoteFile] | None = None
+) -> Callable[[Any], RemoteFile]:
+    numbers: dict[int, int] = {}
+    return lambda data: remote_file(data, container_id, known, numbers)
 
 
 def _page(call: Call, answer: Answer, entry: Callable[[Any], T]) -> Page[T]:

@@ -1,16 +1,30 @@
 """How a channel to a server comes about: TCP or a Unix socket, with TLS or without."""
 
+import os
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import trio
 
 from containerfs.api.channel import Channel, TlsChannel
 
+BELIEVED = 60.0  # seconds for which a host is where it was found
+PATIENCE = 1.0  # seconds that it may take to answer there, before it is looked for again
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The address that a host was found at."""
+
+    family: int
+    address: Any
+    until: float  # on trio's clock
+
+
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Route:
     """Where a server is and how it is spoken to.
 
@@ -23,6 +37,7 @@ class Route:
     port: int
     uds: str | None
     context: ssl.SSLContext | None
+    _found: _Place | None = field(default=None, init=False)
 
     async def open(self, limit: float) -> Channel:
         """A new connection, each of whose steps may take *limit* seconds.
@@ -49,24 +64,49 @@ class Route:
     async def _connect(self, limit: float) -> socket.socket:
         try:
             with trio.fail_after(limit):
-                stream = await self._stream()
+                sock = await self._connect_again() or await self._connect_anew()
         except trio.TooSlowError as exc:
             raise httpx.ConnectTimeout("timed out") from exc
         except OSError as exc:
             raise httpx.ConnectError(self._reason(exc)) from exc
         except UnicodeError as exc:  # no name of a host looks like this
             raise httpx.ConnectError(f"{self.host}: {exc}") from exc
-        sock = socket.socket(fileno=stream.socket.detach())
-        sock.setblocking(False)
         if self.uds is None:
             # trio lets the kernel hold 16 KiB unsent, which makes an upload wait for each of them.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, -1)
         return sock
 
-    async def _stream(self) -> trio.SocketStream:
-        if self.uds is None:
-            return await trio.open_tcp_stream(self.host, self.port)  # sets TCP_NODELAY
-        return await trio.open_unix_socket(self.uds)
+    async def _connect_anew(self) -> socket.socket:
+        if self.uds is not None:
+            return _taken_from(await trio.open_unix_socket(self.uds))
+        sock = _taken_from(await trio.open_tcp_stream(self.host, self.port))  # sets TCP_NODELAY
+        until = trio.current_time() + BELIEVED
+        self._found = _Place(sock.family, sock.getpeername(), until)
+        return sock
+
+    async def _connect_again(self) -> socket.socket | None:
+        """A connection to where the host was found a short while ago; None where it is not there.
+
+        To look it up and to try its addresses side by side takes three times the processor time,
+        which counts where a hundred connections are opened at once.
+        """
+        found = self._found
+        if found is None or trio.current_time() > found.until:
+            return None
+        sock = socket.socket(found.family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with trio.fail_after(PATIENCE):
+                await _connected(sock, found.address)
+        except (OSError, trio.TooSlowError):
+            sock.close()
+            self._found = None
+            return None
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def _reason(self, error: OSError) -> str:
         if self.uds is not None:
@@ -76,3 +116,24 @@ class Route:
         if isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         return f"{error} ({cause})" if cause is not None else str(error)
+
+
+def _taken_from(stream: trio.SocketStream) -> socket.socket:
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
+    return sock
+
+
+async def _connected(sock: socket.socket, address: Any) -> None:
+    """Connect *sock*, which does not block.
+
+    Raises:
+        OSError: Nobody answers there.
+    """
+    try:
+        sock.connect(address)
+    except BlockingIOError:
+        await trio.lowlevel.wait_writable(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error)) from None

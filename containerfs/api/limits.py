@@ -17,7 +17,7 @@ import trio
 
 from containerfs.errors import RateLimited
 
-START = 32
+START = 100  # all pages of 10,000 files at once, when they are listed again
 TRANSFER_SHARE = 0.75
 QUICK = 2.0  # an answer is quick when it takes at most this many times the best one seen
 SLACK = 0.05  # seconds added to that, so that noise on a short line does not count as slowness

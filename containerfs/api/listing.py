@@ -7,7 +7,7 @@ out, and a list is read anew when the entry that a page was to follow is gone.
 
 import logging
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -44,18 +44,25 @@ async def all_containers(client: Client, *, name: str | None = None) -> tuple[Co
 
 
 async def all_files(
-    client: Client, container_id: str, *, tell: Tell[RemoteFile] | None = None
+    client: Client,
+    container_id: str,
+    *,
+    known: Mapping[str, RemoteFile] | None = None,
+    tell: Tell[RemoteFile] | None = None,
 ) -> tuple[RemoteFile, ...]:
     """Every file of a container, newest first, each once.
 
     Args:
+        known: As for `Client.list_files`.
         tell: As for `both_ends`.
 
     Raises:
         ServerFault: The list does not end.
     """
     return await both_ends(
-        lambda order, after: client.list_files(container_id, limit=PAGE, order=order, after=after),
+        lambda order, after: client.list_files(
+            container_id, limit=PAGE, order=order, after=after, known=known
+        ),
         tell=tell,
     )
 

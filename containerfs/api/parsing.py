@@ -60,36 +60,51 @@ def container(data: Any) -> Container:
 
 
 def remote_file(
-    data: Any, *, container_id: str, numbers: dict[int, int] | None = None
+    data: Any,
+    container_id: str,
+    known: Mapping[str, RemoteFile] | None = None,
+    numbers: dict[int, int] | None = None,
 ) -> RemoteFile:
     """One file.
 
     Args:
         container_id: The container that was asked; what the answer names is not believed.
+        known: Files of it by id. What is described as one of them is that very object: it is in
+            memory once, and seen at a glance not to have changed.
         numbers: Those that files of the same page have, so that equal ones are in memory once.
 
     Raises:
         ServerFault: It is no object, or has no id or path.
     """
-    return _plain_file(data, container_id, {} if numbers is None else numbers) or _any_file(
-        data, container_id
-    )
+    numbers = {} if numbers is None else numbers
+    return _plain_file(data, container_id, known or {}, numbers) or _any_file(data, container_id)
 
 
-def _plain_file(data: Any, container_id: str, numbers: dict[int, int]) -> RemoteFile | None:
+def _plain_file(
+    data: Any, container_id: str, known: Mapping[str, RemoteFile], numbers: dict[int, int]
+) -> RemoteFile | None:
     """One file that is described as it should be, as nearly all are; None for any other."""
     if type(data) is not dict:
         return None
     get = data.get
     id, path, size, created = get("id"), get("path"), get("bytes"), get("created_at")
     given = get("source")
-    source = _SOURCES.get(given) if type(given) is str else None
-    if (
+    if not (
         type(id) is str
         and type(path) is str
         and type(size) is int  # a bool is no number
         and type(created) is int
-        and source is not None
+        and type(given) is str
+    ):
+        return None
+    if id in known:
+        old = known[id]
+        is_as_before = old == (id, container_id, path, size, created, given)
+        if is_as_before:
+            return old
+    source = _SOURCES.get(given)
+    if (
+        source is not None
         and 0 < len(id) <= LONGEST_ID
         and id.isascii()
         and 0 <= size <= LARGEST_SIZE

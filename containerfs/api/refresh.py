@@ -19,6 +19,7 @@ from containerfs.api.walk import CursorGoneError, Entry, Fetch, Walk
 from containerfs.errors import FileSystemError, Invalid, NotFound
 
 WORTHWHILE = 3 * PAGE  # entries; shorter lists are read as quickly from both ends
+PIECE = 10_000  # entries of a long list that are looked at before others have their turn
 
 T = TypeVar("T", bound=Entry)
 
@@ -30,7 +31,7 @@ async def files_again(
     *,
     tell: Tell[RemoteFile] | None = None,
 ) -> tuple[RemoteFile, ...]:
-    """Every file of a container, newest first, each once.
+    """Every file of a container, newest first, each once; what has not changed is the same object.
 
     Args:
         last: What an earlier reading found, newest first; empty when there was none.
@@ -39,14 +40,24 @@ async def files_again(
     Raises:
         ServerFault: The list does not end.
     """
+    known = await _by_id(last)
     if len(last) > WORTHWHILE:
         try:
             return await read_again(
-                lambda after: client.list_files(container_id, limit=PAGE, after=after), last
+                lambda after: client.list_files(container_id, limit=PAGE, after=after, known=known),
+                last,
             )
         except CursorGoneError:
             pass  # it changes while it is read: both ends have a way with that
-    return await all_files(client, container_id, tell=tell)
+    return await all_files(client, container_id, known=known, tell=tell)
+
+
+async def _by_id(files: Sequence[RemoteFile]) -> dict[str, RemoteFile]:
+    found: dict[str, RemoteFile] = {}
+    for start in range(0, len(files), PIECE):
+        found.update((file.id, file) for file in files[start : start + PIECE])
+        await trio.lowlevel.checkpoint()
+    return found
 
 
 async def read_again(fetch: Fetch[T], last: Sequence[T]) -> tuple[T, ...]:

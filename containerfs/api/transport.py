@@ -21,6 +21,8 @@ from containerfs.api.link import AnswerStream, Link
 
 log = logging.getLogger(__name__)
 
+AHEAD = 2  # connections opened before the first request: a long listing is read from both ends
+
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -57,9 +59,9 @@ class Transport(httpx.AsyncBaseTransport):
     async def open_ahead(
         self, limit: float, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Have a connection ready for the first request; a failure is left for that one to tell.
+        """Have connections ready for the first requests; a failure is left for those to tell.
 
-        Once it has started, a request waits for it instead of opening another one.
+        Once it has started, a request waits for the first of them instead of opening another one.
 
         Args:
             limit: Seconds that each step may take.
@@ -67,9 +69,12 @@ class Transport(httpx.AsyncBaseTransport):
         ahead = self._ahead = trio.Event()
         task_status.started()
         try:
-            link = Link(await self._route.open(limit))
-            link.answered()  # nothing is: it stands where it would after an answer
-            self._put(link)
+            for _ in range(min(AHEAD, self._max_idle)):
+                link = Link(await self._route.open(limit))
+                link.answered()  # nothing is: it stands where it would after an answer
+                self._put(link)
+                self._ahead = None
+                ahead.set()
         except httpx.TransportError as exc:
             log.info("no connection could be opened yet: %s", exc)
         finally:

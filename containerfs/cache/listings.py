@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 STALE_GRACE = 2.0  # age of a refresh after which who waits for it is served a stale listing
 LATE_GRACE = 0.2  # the same, as long as the server has answered nobody since
 STALE_LIFE = 5.0  # how long a stale listing is served before the server is asked again
-PIECE = 10_000  # entries of a long listing that are looked at before others have their turn
 SAVE_AT_ONCE = 2_000  # entries; longer listings are saved when the mount stops
 SAVE_EVERY = 5.0  # seconds from one time that a listing is saved to the next
 
@@ -40,7 +39,7 @@ def not_remembered() -> Iterator[None]:
 
 
 # Asks for a listing: its key, what is known of it from an earlier one, and who is told of entries
-# while others are still to come.
+# while others are still to come. What has not changed had best be the same object.
 Tell = Callable[[Sequence[EntryT]], None]
 Fetch = Callable[[str, tuple[EntryT, ...], Tell[EntryT]], Awaitable[tuple[EntryT, ...]]]
 
@@ -144,7 +143,6 @@ class Listings(Generic[EntryT]):
             last = self._last.get(key)
             known = () if last is None else self.overlay(key).over(last.entries)
             listed = await self._fetch(key, known, arrival.tell)
-            listed = await self._known(key, listed)
             arrival.listing = self._take(key, arrival, listed, begun=begun)
         except FileSystemError as exc:
             arrival.error = exc
@@ -181,26 +179,6 @@ class Listings(Generic[EntryT]):
         if before is None or before.entries != listing.entries:
             self._unsaved.add(key)
         self._save_some(key)
-
-    async def _known(self, key: str, listed: tuple[EntryT, ...]) -> tuple[EntryT, ...]:
-        """*listed*, with the objects of the last listing for what has not changed.
-
-        So it is in memory once, and told from what has changed at a glance.
-        """
-        last = self._last.get(key)
-        if last is None:
-            return listed
-        known: dict[str, EntryT] = {}
-        for start in range(0, len(last.entries), PIECE):
-            known.update((entry.id, entry) for entry in last.entries[start : start + PIECE])
-            await trio.lowlevel.checkpoint()
-        same: list[EntryT] = []
-        for start in range(0, len(listed), PIECE):
-            for entry in listed[start : start + PIECE]:
-                old = known.get(entry.id)
-                same.append(entry if old is None or old != entry else old)
-            await trio.lowlevel.checkpoint()
-        return tuple(same)
 
     def _save_some(self, key: str) -> None:
         """Save a listing that changed, if that is short work, and not done again and again."""

@@ -130,7 +130,7 @@ class Operations(pyfuse3.Operations):
         entry = pyfuse3.EntryAttributes()
         fill(entry, node, self._owner)
         if isinstance(node, File):
-            node.told_size = entry.st_size
+            node.told_size = node.size or 0  # not the equal number of `entry`: one object fewer
         if validity is None:
             validity = self._validity(node)
         entry.entry_timeout = validity

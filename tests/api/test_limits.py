@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from containerfs.api.limits import START, Limiter
+from containerfs.api.limits import START, TRANSFER_SHARE, Limiter
 from containerfs.errors import RateLimited
 
 
@@ -65,9 +65,9 @@ async def test_transfers_leave_places_for_metadata(autojump_clock: trio.testing.
 
 
 async def test_the_limit_grows_while_it_is_used_up_and_answers_are_quick() -> None:
-    limiter = Limiter(maximum=64)
+    limiter = Limiter(maximum=2 * START)
     async with trio.open_nursery() as nursery:
-        for number in range(64):
+        for number in range(2 * START):
             nursery.start_soon(hold, limiter, number, [])
         await trio.testing.wait_all_tasks_blocked()
         for _ in range(START):
@@ -76,7 +76,7 @@ async def test_the_limit_grows_while_it_is_used_up_and_answers_are_quick() -> No
         for _ in range(10_000):
             limiter.answered(after=0.01)
         nursery.cancel_scope.cancel()
-    assert START < limiter.limit <= 64
+    assert START < limiter.limit <= 2 * START
 
 
 async def test_the_limit_doubles_with_each_round_until_the_first_429() -> None:
@@ -97,27 +97,27 @@ async def test_the_limit_doubles_with_each_round_until_the_first_429() -> None:
 
 
 async def test_the_limit_grows_where_all_that_is_under_way_are_transfers() -> None:
-    limiter = Limiter(maximum=64)
+    limiter = Limiter(maximum=2 * START)
     async with trio.open_nursery() as nursery:
-        for number in range(64):
+        for number in range(2 * START):
             nursery.start_soon(partial(hold, limiter, number, [], transfer=True))
         await trio.testing.wait_all_tasks_blocked()
         for _ in range(START):
             limiter.answered(after=0.01)
-        assert limiter.limit == 64
-        assert limiter.in_use == 48
+        assert limiter.limit == 2 * START
+        assert limiter.in_use == 2 * START * TRANSFER_SHARE
         nursery.cancel_scope.cancel()
 
 
 async def test_the_limit_does_not_grow_unused() -> None:
-    limiter = Limiter(maximum=64)
+    limiter = Limiter(maximum=2 * START)
     for _ in range(1000):
         limiter.answered(after=0.01)
     assert limiter.limit == START
 
 
 async def test_429_halves_once_for_all_requests_of_one_moment() -> None:
-    limiter = Limiter(maximum=64)
+    limiter = Limiter(maximum=2 * START)
     sent_at = trio.current_time() - 1
     for _ in range(10):
         limiter.refused(sent_at=sent_at, wait=None)

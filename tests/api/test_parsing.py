@@ -55,6 +55,22 @@ def test_a_size_that_cannot_be_true_is_unknown(size: Any) -> None:
     assert file_with(bytes=size).size is None
 
 
+@pytest.mark.parametrize("size", [1, True, 1.0, None])
+@pytest.mark.parametrize("created", [1, True, 1.0, None])
+def test_a_file_that_is_known_is_described_as_any_other(size: Any, created: Any) -> None:
+    known = {"f": file_with(bytes=1, created_at=1, source="user")}
+    data = {
+        "id": "f",
+        "path": "/mnt/data/x",
+        "bytes": size,
+        "created_at": created,
+        "source": "user",
+    }
+    described = remote_file(data, "c", known)
+    assert described == remote_file(data, "c")
+    assert (described is known["f"]) is (type(size) is type(created) is int)
+
+
 @pytest.mark.parametrize("size", [0, 1, 2**63 - 1])
 def test_a_possible_size_is_kept(size: int) -> None:
     assert file_with(bytes=size).size == size

@@ -101,3 +101,20 @@ async def test_a_long_listing_of_a_real_server_is_read_anew_with_one_request_a_p
         again = await files_again(client, container.id, last)
         assert again == tuple(file for file in last if file is not gone)
         assert len(server.admin("GET", "/admin/requests")) <= 9
+
+
+async def test_what_has_not_changed_is_the_same_object(server_factory):
+    server = server_factory()
+    async with connect(Connection(base_url=SOCKET_BASE_URL, uds=str(server.uds))) as client:
+        container = await client.create_container(name="same")
+        files = [{"path": f"/mnt/data/{number}", "content_base64": ""} for number in range(350)]
+        server.admin("POST", f"/admin/files/{container.id}", files)
+        last = await all_files(client, container.id)
+        changed = [last[0], last[1]._replace(size=7), *last[2:]]
+        again = await files_again(client, container.id, changed)
+    assert again == last
+    assert [new is old for new, old in zip(again, changed, strict=True)] == [
+        True,
+        False,
+        *[True] * 348,
+    ]

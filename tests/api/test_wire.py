@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import trio.testing
 
 from containerfs.api.client import connect
 from containerfs.api.connection import Connection
+from containerfs.api.transport import AHEAD
 from containerfs.errors import (
     AccessDenied,
     Expired,
@@ -298,13 +300,22 @@ async def test_a_connection_that_the_server_closed_while_idle_is_replaced(
     assert [request.connection for request in raw.requests] == [1, 2]
 
 
-async def test_a_connection_opened_ahead_carries_the_first_requests(
-    raw: Any, raw_client: Any
-) -> None:
+async def test_connections_opened_ahead_carry_the_first_requests(raw: Any, raw_client: Any) -> None:
     await raw_client.open_ahead()
-    await raw_client.list_containers()
-    await raw_client.list_containers()
-    assert [request.connection for request in raw.requests] == [1, 1]
+    await trio.testing.wait_all_tasks_blocked()
+    assert raw.connections == AHEAD
+    async with trio.open_nursery() as nursery:
+        for _ in range(AHEAD):
+            nursery.start_soon(raw_client.list_containers)
+    assert {request.connection for request in raw.requests} == {*range(1, AHEAD + 1)}
+    assert raw.connections == AHEAD
+
+
+async def test_no_more_connections_are_opened_ahead_than_there_may_be(raw: Any) -> None:
+    async with connect(Connection(base_url=raw.base_url, max_connections=1)) as client:
+        await client.open_ahead()
+        await trio.testing.wait_all_tasks_blocked()
+    assert raw.connections == 1
 
 
 async def test_a_request_waits_for_the_connection_that_is_being_opened_ahead(
@@ -313,8 +324,9 @@ async def test_a_request_waits_for_the_connection_that_is_being_opened_ahead(
     async with trio.open_nursery() as nursery:
         await nursery.start(raw_client.open_ahead)
         await raw_client.list_containers()
-    assert [request.connection for request in raw.requests] == [1]
-    assert raw.connections == 1
+    assert len(raw.requests) == 1
+    await trio.testing.wait_all_tasks_blocked()
+    assert raw.connections == AHEAD
 
 
 async def test_where_no_connection_can_be_opened_ahead_the_first_call_tells() -> None:
@@ -322,6 +334,51 @@ async def test_where_no_connection_can_be_opened_ahead_the_first_call_tells() ->
         await client.open_ahead()
         with pytest.raises(Unreachable):
             await client.list_containers()
+
+
+class Resolver(trio.abc.HostnameResolver):
+    """Says that every host is at one address."""
+
+    def __init__(self) -> None:
+        self.address = "127.0.0.1"
+        self.asked = 0
+
+    async def getaddrinfo(self, host: Any, port: Any, *options: int) -> Any:
+        self.asked += 1
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (self.address, port))]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+async def test_connections_opened_at_once_look_the_host_up_once(raw: Any) -> None:
+    resolver = Resolver()
+    trio.socket.set_custom_hostname_resolver(resolver)
+    async with connect(Connection(base_url=f"http://some.test:{raw.port}/v1")) as client:
+        await client.list_containers()
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(client.list_containers)
+    assert raw.connections == 20
+    assert resolver.asked == 1
+
+
+async def test_a_server_that_moves_is_found_where_it_is_then(raw: Any) -> None:
+    resolver = Resolver()
+    trio.socket.set_custom_hostname_resolver(resolver)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    async with connect(Connection(base_url=f"http://some.test:{port}/v1")) as client:
+        async with trio.open_nursery() as here:
+            here.start_soon(trio.serve_listeners, raw.serve, listeners)
+            await client.list_containers()
+            here.cancel_scope.cancel()
+        resolver.address = "127.0.0.2"
+        async with trio.open_nursery() as there:
+            await there.start(partial(trio.serve_tcp, raw.serve, port, host=resolver.address))
+            await client.list_containers()
+            there.cancel_scope.cancel()
+    assert len(raw.requests) == 2
 
 
 async def test_a_get_that_meets_a_closing_connection_is_sent_again_at_once(

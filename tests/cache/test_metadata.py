@@ -45,7 +45,7 @@ class FakeClient:
             raise NotFound("gone")
         return remote(file_id)
 
-    async def list_files(self, container_id, *, limit=100, order="desc", after=None):
+    async def list_files(self, container_id, *, limit=100, order="desc", after=None, known=None):
         return await self._page(container_id, self.files)
 
     async def list_containers(self, *, limit=100, order="desc", after=None, name=None):

@@ -16,6 +16,7 @@ from containerfs.api.connection import Connection
 from containerfs.api.types import RemoteFile
 from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import LARGE, Downloads
+from containerfs.cache.pace import STREAMS
 from containerfs.cache.parts import ALIGNED, PART, Parts
 from containerfs.errors import AccessDenied, ServerFault
 
@@ -389,7 +390,7 @@ async def test_a_whole_that_comes_for_a_part_is_taken_as_the_file(lied_to, store
     downloads, file, liar = await lied_to(whole_later)
     assert await fetch(downloads, file) == brief(data)
     assert kept(store, file) == brief(data)
-    assert liar.answers == 2
+    assert liar.answers <= 1 + STREAMS  # those under way together
 
 
 # What is asked for next.
