@@ -104,12 +104,15 @@ def detach(path: Path) -> None:
 
 
 def unmount(path: Path) -> None:
-    """Unmount a file system that nobody uses.
+    """Unmount a file system that nobody uses, also while its process hangs.
+
+    Args:
+        path: As `locate` returned it: umount looks for no links in it, which would wait for it.
 
     Raises:
         MountError: It is in use, or the system did not let us.
     """
-    _run(["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"], path)
+    _run(["umount", "--no-canonicalize"] if os.geteuid() == 0 else ["fusermount3", "-u"], path)
 
 
 def prepare(path: Path, *, nonempty: bool) -> None:

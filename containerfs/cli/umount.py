@@ -20,7 +20,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
 
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=Path)  # click.Path would ask a mount that hangs
 @click.option(
     "--timeout",
     default="60",

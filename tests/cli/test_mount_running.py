@@ -152,6 +152,15 @@ def test_what_was_written_is_there_after_unmounting_and_mounting_again(run, dire
     assert run("umount", directory).returncode == 0
 
 
+def test_what_is_unsent_is_told_of_a_mount_that_hangs(foreground, run, directory):
+    foreground.send_signal(signal.SIGSTOP)
+    try:
+        done = run("queue", directory)
+    finally:
+        foreground.send_signal(signal.SIGCONT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_live_mount_is_an_error_that_names_it(foreground, run, directory, source):
     done = run("mount", source, directory)
     assert done.returncode == 1
