@@ -78,7 +78,7 @@ def test_a_set_group_id_directory_hands_its_group_down(box):
     group = 4321 if IS_ROOT else max(os.getgroups(), default=os.getgid())
     (box / "team").mkdir()
     os.chown(box / "team", -1, group)
-    os.chmod(box / "team", 0o2775)
+    (box / "team").chmod(stat.S_ISGID | 0o770)
     (box / "team" / "file").touch()
     (box / "team" / "below" / "deeper").mkdir(parents=True)
     os.mkfifo(box / "team" / "pipe")
@@ -93,17 +93,18 @@ def test_a_set_group_id_directory_hands_its_group_down(box):
 @needs_root
 def test_no_file_is_set_group_id_for_a_group_that_was_handed_down(box):
     os.chown(box, -1, 4321)
-    os.chmod(box, 0o2777)
+    box.chmod(stat.S_ISGID | 0o770)
     os.close(os.open(box / "file", os.O_CREAT | os.O_WRONLY, 0o2755))
     assert os.stat(box / "file").st_mode & 0o7777 == 0o755
 
 
 def test_the_mounts_umask_and_owner_hold_for_what_the_server_has(mount, server):
     server.write(server.new_container("box"), "/mnt/data/dir/file", b"x")
-    mounted = mount(umask="027", uid=321, gid=654)
+    uid, gid = OWNER
+    mounted = mount(umask="027", uid=uid, gid=gid)
     for path, mode in (("box", 0o750), ("box/dir", 0o750), ("box/dir/file", 0o640)):
         status = os.stat(mounted / path)
-        assert (status.st_mode & 0o777, status.st_uid, status.st_gid) == (mode, 321, 654)
+        assert (status.st_mode & 0o777, status.st_uid, status.st_gid) == (mode, uid, gid)
 
 
 @pytest.mark.parametrize(
