@@ -7,6 +7,7 @@ and detaches what is dead. Everything wrong with a mount point is a `MountError`
 import errno
 import os
 import re
+import stat
 import subprocess
 import threading
 from contextlib import suppress
@@ -124,7 +125,8 @@ def prepare(path: Path, *, nonempty: bool) -> None:
 
     Raises:
         AlreadyMountedError: By a process of ours that lives.
-        MountError: Something else is mounted there, or it is not an empty directory.
+        MountError: Something else is mounted there, or it is not an empty directory, or not one
+            that this user may mount on.
     """
     mounted = at(path)
     if mounted is not None:
@@ -141,7 +143,18 @@ def prepare(path: Path, *, nonempty: bool) -> None:
         raise MountError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     if not is_empty and not nonempty:
         raise MountError(f"{path}: the directory is not empty (-o nonempty mounts over it)")
+    if os.geteuid() != 0 and not _is_for_users(path):
+        raise MountError(
+            f"{path}: only root can mount on a directory that is not yours to write to"
+        )
     return None
+
+
+def _is_for_users(path: Path) -> bool:
+    """Whether fusermount3 lets this user mount on it. Source: check_perm() in its fusermount.c."""
+    status = path.stat()
+    is_kept_apart = bool(status.st_mode & stat.S_ISVTX) and status.st_uid != os.geteuid()
+    return os.access(path, os.W_OK, effective_ids=True) and not is_kept_apart
 
 
 def check_fuse(*, allow_other: bool) -> None:
