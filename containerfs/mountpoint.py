@@ -99,8 +99,9 @@ def detach(path: Path) -> None:
     """Take a dead file system off its directory, also while somebody still uses it.
 
     Raises:
-        MountError: The system did not let us.
+        MountError: Somebody else mounted it, or the system did not let us.
     """
+    _check_may_unmount(path)
     _run(["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-uz"], path)
 
 
@@ -111,9 +112,17 @@ def unmount(path: Path) -> None:
         path: As `locate` returned it: umount looks for no links in it, which would wait for it.
 
     Raises:
-        MountError: It is in use, or the system did not let us.
+        MountError: It is in use, somebody else mounted it, or the system did not let us.
     """
+    _check_may_unmount(path)
     _run(["umount", "--no-canonicalize"] if os.geteuid() == 0 else ["fusermount3", "-u"], path)
+
+
+def _check_may_unmount(path: Path) -> None:
+    """fusermount3 says of what somebody else mounted that nothing is mounted."""
+    mounted = at(path)
+    if mounted is not None and os.geteuid() not in (0, mounted.owner):
+        raise MountError(f"{path}: only root and user {mounted.owner}, who mounted it, can do that")
 
 
 def prepare(path: Path, *, nonempty: bool) -> None:

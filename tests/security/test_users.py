@@ -180,6 +180,21 @@ def test_nobody_mounts_on_a_directory_of_somebody_else(tmp_path, monkeypatch, mo
         os.seteuid(0)
 
 
+@as_root
+def test_what_somebody_else_mounted_is_not_unmounted_and_they_are_named(
+    shared_server, mount
+) -> None:
+    mounted = mount(shared_server)
+    os.seteuid(NOBODY)
+    try:
+        for end in (mountpoint.unmount, mountpoint.detach):
+            with pytest.raises(MountError, match="user 0, who mounted it"):
+                end(mounted.path)
+    finally:
+        os.seteuid(0)
+    assert mountpoint.at(mounted.path).is_ours
+
+
 def test_an_export_of_a_container_with_a_hostile_id_stays_in_its_directory(tmp_path) -> None:
     account = Account(directory=tmp_path / "cache" / "a", mountpoint="/mnt", source="openai:")
     ids = ["../../out", f"{tmp_path}/out", "..", ".", "a/../../out"]
