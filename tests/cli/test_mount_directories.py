@@ -253,6 +253,17 @@ def test_umount_detaches_a_dead_mount(containerfs, dead):
     assert mountpoint.at(dead) is None
 
 
+def test_umount_detaches_a_dead_mount_that_is_in_use(containerfs, mounted, directory):
+    user = os.open(directory, os.O_RDONLY)
+    try:
+        mounted.kill()
+        mounted.wait()
+        assert containerfs("umount", directory) == (0, "")
+        assert mountpoint.at(directory) is None
+    finally:
+        os.close(user)
+
+
 def test_only_dead_mounts_are_detached_when_that_is_asked(containerfs, mounted, directory):
     assert containerfs("umount", "--dead", directory) == (0, "")
     assert mountpoint.at(directory).is_ours
@@ -273,7 +284,7 @@ def test_a_mount_that_hangs_is_unmounted(containerfs, environ, mounted, director
             changes = select.poll()
             changes.register(table, select.POLLPRI)
             unmounting = subprocess.Popen(words, env=environ, stderr=subprocess.PIPE)
-            while mountpoint.at(directory):
+            while mountpoint.at(directory) and unmounting.poll() is None:
                 assert changes.poll(30_000), "it is still mounted"
     finally:
         mounted.send_signal(signal.SIGCONT)
