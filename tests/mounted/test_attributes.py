@@ -378,7 +378,7 @@ def test_attributes_survive_a_remount(adorned):
 def test_attributes_of_what_went_while_nothing_was_mounted_are_not_its_successors(mount, server):
     id = server.new_container("box")
     first = server.write(id, "/mnt/data/file", b"first")["id"]
-    mounted = mount()
+    mounted = mount(umask="022")
     (mounted / "box" / "file").chmod(0o751)
     mounted.stop()
     server.call("DELETE", f"/v1/containers/{id}/files/{first}")
