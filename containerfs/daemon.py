@@ -27,6 +27,7 @@ from containerfs.options import Options
 log = logging.getLogger(__name__)
 
 MOST_REQUESTS = 1_000  # of the kernel's, answered at one time: a hung one does not stop the others
+FEW_FILES = 1_024  # that the system lets a mount have open
 TELL_INTERVAL = 0.25  # seconds from one telling of what is unsent to the next
 
 
@@ -193,3 +194,5 @@ def _raise_descriptor_limit() -> None:
     """Each open file of the mount needs a descriptor here: take what the system grants."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < FEW_FILES:
+        log.warning("no more than %d files can be open, some of them ours (ulimit -Hn)", hard)

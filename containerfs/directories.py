@@ -28,5 +28,17 @@ def config_file(environ: Mapping[str, str]) -> Path:
 def _xdg(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
     """A base directory. The specification has relative values ignored."""
     value = Path(environ.get(variable, ""))
-    home = environ.get("HOME")
-    return value if value.is_absolute() else (Path(home) if home else Path.home()) / fallback
+    return value if value.is_absolute() else _home(environ) / fallback
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    """Where HOME leads; else what the system knows, and / for a user it does not, as at a login."""
+    named = Path(environ.get("HOME", ""))
+    if named.is_absolute():
+        return named
+    import pwd  # where it is needed only: starting is import time
+
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:
+        return Path("/")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -73,15 +73,22 @@ def _command(*, socket: Path, data: Path) -> list[str]:
 
 
 def _private_directory(runtime_dir: Path) -> Path:
-    """A directory (0700) whose name is short enough for a socket in it; old ones are cleared."""
-    for left in runtime_dir.glob("server-*-*"):
-        if not Path("/proc", left.name.split("-")[1]).exists():
-            shutil.rmtree(left, ignore_errors=True)  # its mount was killed
-    directory = Path(tempfile.mkdtemp(prefix=f"server-{os.getpid()}-", dir=runtime_dir))
+    """A directory (0700) whose name is short enough for a socket in it."""
+    directory = _new_directory(runtime_dir, "server")
     if len(os.fsencode(directory)) + len("/socket") > _LONGEST_SOCKET:
         directory.rmdir()
-        directory = Path(tempfile.mkdtemp(prefix="containerfs-", dir="/tmp"))
+        directory = _new_directory(Path("/tmp"), "containerfs-server")  # noqa: S108 - it is made anew
     return directory
+
+
+def _new_directory(above: Path, name: str) -> Path:
+    """A new directory there; those that mounts of this user left there are removed."""
+    for left in above.glob(f"{name}-*-*"):
+        with suppress(OSError):  # another mount, which begins too, removed it
+            is_ours = left.lstat().st_uid == os.geteuid()
+            if is_ours and not Path("/proc", left.name.split("-")[-2]).exists():
+                shutil.rmtree(left, ignore_errors=True)  # its mount was killed
+    return Path(tempfile.mkdtemp(prefix=f"{name}-{os.getpid()}-", dir=above))
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -135,6 +135,12 @@ class LocalFault(FileSystemError):
     """The local cache or spool failed: not ENOENT, which would speak of the user's file."""
 
 
+class TooManyOpen(LocalFault):
+    """Neither the limit of this process nor that of the system lets more files be open."""
+
+    errno = errno.ENFILE
+
+
 # What a file system answers.
 
 
@@ -223,7 +229,7 @@ class NotSupported(FileSystemError):
 
 
 def from_os_error(error: OSError, what: str) -> FileSystemError:
-    """Our own disk's failure as one of ours: full stays full, too big stays too big, all else EIO.
+    """Our own disk's failure as one of ours: full, too big and too many stay so, all else EIO.
 
     Args:
         what: The local operation that failed, for the log.
@@ -232,4 +238,6 @@ def from_os_error(error: OSError, what: str) -> FileSystemError:
         return NoSpace(f"{what}: {error.strerror}")
     if error.errno == errno.EFBIG:
         return TooLarge(f"{what}: {error.strerror}")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TooManyOpen(f"{what}: {error.strerror}")
     return LocalFault(f"{what}: {error}")

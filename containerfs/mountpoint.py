@@ -7,6 +7,7 @@ and detaches what is dead. Everything wrong with a mount point is a `MountError`
 import errno
 import os
 import re
+import stat
 import subprocess
 import threading
 from contextlib import suppress
@@ -98,18 +99,30 @@ def detach(path: Path) -> None:
     """Take a dead file system off its directory, also while somebody still uses it.
 
     Raises:
-        MountError: The system did not let us.
+        MountError: Somebody else mounted it, or the system did not let us.
     """
+    _check_may_unmount(path)
     _run(["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-uz"], path)
 
 
 def unmount(path: Path) -> None:
-    """Unmount a file system that nobody uses.
+    """Unmount a file system that nobody uses, also while its process hangs.
+
+    Args:
+        path: As `locate` returned it: umount looks for no links in it, which would wait for it.
 
     Raises:
-        MountError: It is in use, or the system did not let us.
+        MountError: It is in use, somebody else mounted it, or the system did not let us.
     """
-    _run(["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"], path)
+    _check_may_unmount(path)
+    _run(["umount", "--no-canonicalize"] if os.geteuid() == 0 else ["fusermount3", "-u"], path)
+
+
+def _check_may_unmount(path: Path) -> None:
+    """fusermount3 says of what somebody else mounted that nothing is mounted."""
+    mounted = at(path)
+    if mounted is not None and os.geteuid() not in (0, mounted.owner):
+        raise MountError(f"{path}: only root and user {mounted.owner}, who mounted it, can do that")
 
 
 def prepare(path: Path, *, nonempty: bool) -> None:
@@ -121,7 +134,8 @@ def prepare(path: Path, *, nonempty: bool) -> None:
 
     Raises:
         AlreadyMountedError: By a process of ours that lives.
-        MountError: Something else is mounted there, or it is not an empty directory.
+        MountError: Something else is mounted there, or it is not an empty directory, or not one
+            that this user may mount on.
     """
     mounted = at(path)
     if mounted is not None:
@@ -138,7 +152,18 @@ def prepare(path: Path, *, nonempty: bool) -> None:
         raise MountError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     if not is_empty and not nonempty:
         raise MountError(f"{path}: the directory is not empty (-o nonempty mounts over it)")
+    if os.geteuid() != 0 and not _is_for_users(path):
+        raise MountError(
+            f"{path}: only root can mount on a directory that is not yours to write to"
+        )
     return None
+
+
+def _is_for_users(path: Path) -> bool:
+    """Whether fusermount3 lets this user mount on it. Source: check_perm() in its fusermount.c."""
+    status = path.stat()
+    is_kept_apart = bool(status.st_mode & stat.S_ISVTX) and status.st_uid != os.geteuid()
+    return os.access(path, os.W_OK, effective_ids=True) and not is_kept_apart
 
 
 def check_fuse(*, allow_other: bool) -> None:

@@ -155,12 +155,20 @@ def wait_until_gone(mount: Mount, *, timeout: float | None) -> bool:
 
 
 def _runtime_dirs(uid: int, environ: Mapping[str, str]) -> list[Path]:
-    """Where a user's directory may be; the first is where this environment puts it."""
+    """Where a user's directory may be; the first is where this environment puts it.
+
+    After su, the environment may name the directory of who was somebody else before.
+    """
     session = Path(f"/run/user/{uid}")
     named = environ.get("XDG_RUNTIME_DIR", "") if uid == os.geteuid() else ""
-    bases = [Path(named)] if os.path.isabs(named) else []
+    bases = [Path(named)] if os.path.isabs(named) and _is_open(named) else []
     bases += [session] if session.is_dir() else []
     return [base / "containerfs" for base in bases] + [Path(f"/tmp/containerfs-{uid}")]  # noqa: S108 - its owner and mode are checked
+
+
+def _is_open(directory: str) -> bool:
+    """Whether this user can make something in it."""
+    return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def _name(mountpoint: Path) -> str:

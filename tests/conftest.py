@@ -42,6 +42,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -60,6 +61,12 @@ _SHORT = {"api", "cache", "fs", "server", "upload"}  # directories of tests that
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--deep", action="store_true", help="run the slow and thorough tests too")
+
+
+def pytest_configure() -> None:
+    """Tests that play mounts hold as many files open as these, which raise their limit, too."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -89,9 +89,12 @@ async def test_it_is_given_no_keys_and_no_settings(tmp_path, monkeypatch):
     assert b"CONTAINERFS_" not in environ
 
 
-async def test_it_ends_when_its_holder_is_killed(tmp_path):
+@pytest.mark.parametrize("name", ["run", "x" * 100])
+async def test_it_ends_when_its_holder_is_killed(tmp_path, name):
+    runtime_dir = tmp_path / name
+    runtime_dir.mkdir()
     holder = await trio.lowlevel.open_process(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "data"), str(tmp_path)],
+        [sys.executable, "-c", HOLDER, str(tmp_path / "data"), str(runtime_dir)],
         stdout=subprocess.PIPE,
     )
     async with holder.stdout:
@@ -103,9 +106,9 @@ async def test_it_ends_when_its_holder_is_killed(tmp_path):
         with trio.fail_after(60), contextlib.suppress(trio.BrokenResourceError):
             assert await channel.receive_some() == b""
         await channel.aclose()
-    async with embedded.running(data=tmp_path / "data", runtime_dir=tmp_path) as new_address:
+    async with embedded.running(data=tmp_path / "data", runtime_dir=runtime_dir) as new_address:
         assert is_listening(new_address)
-        assert not os.path.exists(address)  # what the killed one left has been cleared
+        assert not Path(address).parent.exists()  # what the killed one left has been cleared
 
 
 async def test_its_containers_do_not_expire(tmp_path):

@@ -1,11 +1,13 @@
 """Options: what each source may say, which source wins, and what is refused."""
 
 import dataclasses
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
-from containerfs import configuration, values
+from containerfs import configuration, directories, values
 from containerfs.cli import optionstring
 from containerfs.options import OPTIONS, Options
 from containerfs.setting import OptionError
@@ -163,6 +165,24 @@ def test_the_cache_is_where_xdg_says(load):
     assert load(environ={"XDG_CACHE_HOME": "relative"}).cache_dir == Path(
         "/nowhere/.cache/containerfs"
     )
+
+
+@pytest.mark.parametrize("home", ["", "relative"])
+def test_without_a_home_that_can_be_used_it_is_the_one_that_the_system_knows(
+    load, monkeypatch, home
+):
+    monkeypatch.setenv("HOME", home)
+    known = pwd.getpwuid(os.geteuid()).pw_dir
+    assert load(environ={"HOME": home}).cache_dir == Path(known, ".cache/containerfs")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_who_is_unknown_to_the_system_is_at_home_where_a_login_would_put_them():
+    os.seteuid(54321)
+    try:
+        assert directories.cache_dir({}) == Path("/.cache/containerfs")
+    finally:
+        os.seteuid(0)
 
 
 # Sources.

@@ -79,7 +79,7 @@ def mount(
 
 @click.command()
 @click.argument("source")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=Path)
 @click.option("-s", "sloppy", is_flag=True, help="Pass over unknown options.")
 @click.option("-f", "fake", is_flag=True, help="Check everything, mount nothing.")
 @click.option("-n", "no_mtab", is_flag=True, help="Nothing: there is no mtab to write.")

@@ -10,7 +10,7 @@ from containerfs.cli.pending import accounts_at, show_unsent
 
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=Path)
 @format_option
 @with_options(["cache_dir"])
 def queue(*, directory: Path, form: str | None, given: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from containerfs.unsent import Obsolete, Unsent
 
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=Path)
 @click.option("--list", "wants_list", is_flag=True, help="Show what is unsent (the default).")
 @click.option(
     "--export",

@@ -25,7 +25,7 @@ from containerfs.unsent import find, obsolete
 
 
 @click.command()
-@click.argument("path", metavar="DIR|FILE", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR|FILE", type=Path)
 @with_options((*CONNECTION, "cache_dir"))
 def sync(*, path: Path, given: dict[str, str]) -> None:
     """Send what of DIR (and everything below it), or of FILE, is not on the server yet.

@@ -20,7 +20,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
 
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=Path)  # click.Path would ask a mount that hangs
 @click.option(
     "--timeout",
     default="60",
@@ -50,14 +50,14 @@ def umount(*, directory: Path, timeout: float, dead: bool) -> None:
             raise MountError(f"{path}: nothing is mounted here")
         if not mounted.is_ours:
             raise MountError(f"{path}: {mounted.file_system} is mounted here, not containerfs")
-        if mountpoint.is_dead(path):
-            mountpoint.detach(path)
-            return
         _unmount(path, owner=mounted.owner, timeout=timeout)
 
 
 def _unmount(path: Path, *, owner: int, timeout: float) -> None:
-    """Unmount a living mount; the kernel refuses while it is in use, and its process then ends."""
+    """Unmount it; the kernel refuses while it is in use, and its process then ends.
+
+    Whether it lives is asked only then: while a process that hangs is asked, the mount is in use.
+    """
     from containerfs.cli.waiting import wait_for_end  # imports trio: not for --help
 
     mount = mounts.find(path, owner=owner)
@@ -65,6 +65,9 @@ def _unmount(path: Path, *, owner: int, timeout: float) -> None:
     try:
         mountpoint.unmount(path)
     except MountError:
+        if mountpoint.is_dead(path):
+            mountpoint.detach(path)
+            return
         mounts.be_patient(path, None)
         raise
     if mount is not None:

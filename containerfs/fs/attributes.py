@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from stat import S_ISGID
 from typing import Protocol
 
 from containerfs.cache.state import LocalNode
@@ -60,6 +61,24 @@ class Change:
             if value is not None:
                 setattr(local, name, value)
         local.ctime_ns = now_ns()
+
+
+def begin(node: Node, local: LocalNode, *, mode: int, uid: int, gid: int) -> None:
+    """Remember who made *node*, which is in its directory already, now and with which permissions.
+
+    A directory with the set-group-id bit hands its group down, and the bit itself to directories.
+
+    Source: inode_init_owner() and mode_strip_sgid() in the kernel's fs/inode.c.
+    """
+    local.mode, local.uid, local.gid = mode & 0o7777, uid, gid
+    above = node.parent.local if node.parent is not None else None
+    if above is not None and above.mode is not None and above.mode & S_ISGID:
+        local.gid = above.gid
+        if isinstance(node, Directory):
+            local.mode |= S_ISGID
+        elif above.gid != gid:  # nobody gets by it into a group that may not be theirs
+            local.mode &= ~S_ISGID
+    local.atime_ns = local.mtime_ns = local.ctime_ns = now_ns()
 
 
 def fill(stat: Stat, node: Node, owner: Owner) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from containerfs.api.client import Client
 from containerfs.cache.metadata import Metadata
 from containerfs.errors import Exists, NotPermitted
-from containerfs.fs.attributes import now_ns
+from containerfs.fs.attributes import begin
 from containerfs.fs.containers import Containers
 from containerfs.fs.layout import BY_ID
 from containerfs.fs.names import container_name
@@ -50,7 +50,10 @@ class Making:
             NotPermitted: Directories can't be made there.
         """
         if parent is self._tree.root:
-            return await self._make_container(name)
+            container = await self._make_container(name)
+            begin(container, self._tree.local(container), mode=mode, uid=uid, gid=gid)
+            self._tree.save(container)
+            return container
         ino = self._new_ino(parent, name)
         directory = Directory(ino=ino, name=name, parent=None)
         self._add(parent, directory, name, mode=mode, uid=uid, gid=gid)
@@ -106,8 +109,7 @@ class Making:
     ) -> None:
         self._tree.add(parent, node, name)
         local = self._tree.local(node)
-        local.mode, local.uid, local.gid = mode & 0o7777, uid, gid
-        local.atime_ns = local.mtime_ns = local.ctime_ns = now_ns()
+        begin(node, local, mode=mode, uid=uid, gid=gid)
         if isinstance(node, Symlink):
             local.target = node.target
         self._tree.save(node)

@@ -12,7 +12,7 @@ from containerfs.errors import (
     Stale,
     WrongLength,
 )
-from containerfs.fs.attributes import now_ns
+from containerfs.fs.attributes import begin
 from containerfs.fs.closing import Closing
 from containerfs.fs.handles import FileHandle, Handles
 from containerfs.fs.kernel import take_attributes_back
@@ -138,9 +138,7 @@ class Opening:
             raise Exists(name)
         spool = self._spooling.new()
         file = self._places.new_file(directory, name)
-        local = self._tree.local(file)
-        local.mode, local.uid, local.gid = mode & 0o7777, uid, gid
-        local.atime_ns = local.mtime_ns = local.ctime_ns = now_ns()
+        begin(file, self._tree.local(file), mode=mode, uid=uid, gid=gid)
         try:
             self._spooling.take_spool(file, spool, new_in=directory)
         except FileSystemError:

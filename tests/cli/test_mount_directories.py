@@ -4,6 +4,8 @@ The file systems here are empty ones, each served by a process of its own under 
 """
 
 import os
+import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -251,6 +253,17 @@ def test_umount_detaches_a_dead_mount(containerfs, dead):
     assert mountpoint.at(dead) is None
 
 
+def test_umount_detaches_a_dead_mount_that_is_in_use(containerfs, mounted, directory):
+    user = os.open(directory, os.O_RDONLY)
+    try:
+        mounted.kill()
+        mounted.wait()
+        assert containerfs("umount", directory) == (0, "")
+        assert mountpoint.at(directory) is None
+    finally:
+        os.close(user)
+
+
 def test_only_dead_mounts_are_detached_when_that_is_asked(containerfs, mounted, directory):
     assert containerfs("umount", "--dead", directory) == (0, "")
     assert mountpoint.at(directory).is_ours
@@ -259,6 +272,24 @@ def test_only_dead_mounts_are_detached_when_that_is_asked(containerfs, mounted, 
     assert containerfs("umount", "--dead", directory) == (0, "")
     assert mountpoint.at(directory) is None
     assert containerfs("umount", "--dead", directory) == (0, "")
+
+
+def test_a_mount_that_hangs_is_unmounted(containerfs, environ, mounted, directory):
+    mounted.send_signal(signal.SIGSTOP)
+    try:
+        assert containerfs("umount", "--dead", directory) == (0, "")
+        assert mountpoint.at(directory).is_ours
+        words = [sys.executable, "-m", "containerfs", "umount", str(directory)]
+        with open("/proc/self/mountinfo") as table:
+            changes = select.poll()
+            changes.register(table, select.POLLPRI)
+            unmounting = subprocess.Popen(words, env=environ, stderr=subprocess.PIPE)
+            while mountpoint.at(directory) and unmounting.poll() is None:
+                assert changes.poll(30_000), "it is still mounted"
+    finally:
+        mounted.send_signal(signal.SIGCONT)
+    assert unmounting.communicate(timeout=60) == (None, b"")
+    assert unmounting.returncode == 0
 
 
 def test_umount_of_what_is_not_mounted(containerfs, directory):

@@ -1,6 +1,7 @@
 """Mounts from their start to their end, by the command itself, on the embedded server."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -150,6 +151,29 @@ def test_what_was_written_is_there_after_unmounting_and_mounting_again(run, dire
     assert run("mount", "-d", source, directory).returncode == 0
     assert sorted(os.listdir(directory / "demo")) == ["first", "second"]
     assert run("umount", directory).returncode == 0
+
+
+@pytest.mark.parametrize(("limit", "told"), [("512:4096", []), ("512:512", ["512"])])
+def test_a_mount_takes_the_open_files_that_it_may_have_and_tells_where_they_are_few(
+    run, directory, source, tmp_path, recorded_mount, limit, told
+):
+    limited = ["prlimit", f"--nofile={limit}", *COMMAND]
+    log = tmp_path / "log"
+    done = run("mount", "--daemon", f"--log-file={log}", source, directory, command=limited)
+    assert done.returncode == 0, done.stderr
+    limits = Path(f"/proc/{recorded_mount().pid}/limits").read_text()
+    assert re.search(r"^Max open files +(\d+) +\1 ", limits, re.MULTILINE)
+    assert run("umount", directory).returncode == 0
+    assert re.findall("no more than ([0-9]+) files", log.read_text()) == told
+
+
+def test_what_is_unsent_is_told_of_a_mount_that_hangs(foreground, run, directory):
+    foreground.send_signal(signal.SIGSTOP)
+    try:
+        done = run("queue", directory)
+    finally:
+        foreground.send_signal(signal.SIGCONT)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_live_mount_is_an_error_that_names_it(foreground, run, directory, source):

@@ -1,6 +1,7 @@
 """Modes, owners, times, extended attributes and links: kept here, because the service has none."""
 
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -57,12 +58,53 @@ def test_the_umask_of_who_makes_a_file_counts(box, run):
     assert modes == {"file": 0o640, "dir": 0o750, "open": 0o666, "opendir": 0o777}
 
 
+def test_a_container_has_the_mode_that_it_was_made_with(mount, server):
+    mounted = mount(umask="022")
+    os.mkdir(mounted / "private", 0o700)
+    assert os.stat(mounted / "private").st_mode & 0o7777 == 0o700
+    mounted.remount(umask="022")
+    assert os.stat(mounted / "private").st_mode & 0o7777 == 0o700
+
+
+@needs_root
+def test_a_container_belongs_to_who_made_it(mount, server):
+    mounted = mount(allow_other=True, umask="0", uid=321, gid=654)
+    (mounted / "box").mkdir()
+    status = os.stat(mounted / "box")
+    assert (status.st_uid, status.st_gid) == (0, 0)
+
+
+def test_a_set_group_id_directory_hands_its_group_down(box):
+    group = 4321 if IS_ROOT else max(os.getgroups(), default=os.getgid())
+    (box / "team").mkdir()
+    os.chown(box / "team", -1, group)
+    (box / "team").chmod(stat.S_ISGID | 0o770)
+    (box / "team" / "file").touch()
+    (box / "team" / "below" / "deeper").mkdir(parents=True)
+    os.mkfifo(box / "team" / "pipe")
+    found = {path.name: path.stat() for path in (box / "team").rglob("*")}
+    assert {name: status.st_gid for name, status in found.items()} == dict.fromkeys(
+        ["file", "below", "deeper", "pipe"], group
+    )
+    inherits = {name for name, status in found.items() if status.st_mode & stat.S_ISGID}
+    assert inherits == {"below", "deeper"}
+
+
+@needs_root
+def test_no_file_is_set_group_id_for_a_group_that_was_handed_down(box):
+    os.chown(box, -1, 4321)
+    box.chmod(stat.S_ISGID | 0o770)
+    os.close(os.open(box / "file", os.O_CREAT | os.O_WRONLY, 0o2755))
+    assert os.stat(box / "file").st_mode & 0o7777 == 0o755
+
+
 def test_the_mounts_umask_and_owner_hold_for_what_the_server_has(mount, server):
     server.write(server.new_container("box"), "/mnt/data/dir/file", b"x")
-    mounted = mount(umask="027", uid=321, gid=654)
+    uid, gid = OWNER
+    mounted = mount(umask="027", uid=uid, gid=gid)
     for path, mode in (("box", 0o750), ("box/dir", 0o750), ("box/dir/file", 0o640)):
         status = os.stat(mounted / path)
-        assert (status.st_mode & 0o777, status.st_uid, status.st_gid) == (mode, 321, 654)
+        assert (status.st_mode & 0o777, status.st_uid, status.st_gid) == (mode, uid, gid)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +378,7 @@ def test_attributes_survive_a_remount(adorned):
 def test_attributes_of_what_went_while_nothing_was_mounted_are_not_its_successors(mount, server):
     id = server.new_container("box")
     first = server.write(id, "/mnt/data/file", b"first")["id"]
-    mounted = mount()
+    mounted = mount(umask="022")
     (mounted / "box" / "file").chmod(0o751)
     mounted.stop()
     server.call("DELETE", f"/v1/containers/{id}/files/{first}")

@@ -1,6 +1,7 @@
 """What the README promises of failures: of the server, the network, this machine, and the mount."""
 
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -129,6 +130,27 @@ def test_more_than_max_file_size_is_too_large(server, mount, errno_of, stored):
         assert errno_of(writer.write, b"x") == "EFBIG"
     assert errno_of(os.truncate, box / "file", 1001) == "EFBIG"
     assert stored(xattr(box, "id")) == {"file": bytes(1000)}
+
+
+def test_more_files_than_the_mount_may_have_open_are_too_many(server, mount, errno_of, fd):
+    mounted = mount()
+    box = mounted / "box"
+    box.mkdir()
+    soft, hard = resource.prlimit(mounted.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(mounted.pid, resource.RLIMIT_NOFILE, (100, hard))
+    opened: list[int] = []
+
+    def open_many():
+        for number in range(100):
+            opened.append(fd(box / f"file{number}", os.O_CREAT | os.O_WRONLY))
+            os.write(opened[-1], b"content")
+
+    assert errno_of(open_many) == "ENFILE"
+    resource.prlimit(mounted.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(opened) > 10
+    for number in opened[:-1]:
+        os.fsync(number)
+    assert (box / "file0").read_bytes() == b"content"
 
 
 def test_no_connection_is_no_route_to_the_server(server, mount, errno_of):

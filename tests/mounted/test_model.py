@@ -222,6 +222,8 @@ class Model(RuleBasedStateMachine):
     @rule(which=numbers, mode=st.sampled_from((0o600, 0o640, 0o755)))
     def chmod(self, which, mode):
         if path := self.path(which, "f", "d"):
+            if stat.S_ISDIR((self.twin / path).stat().st_mode):
+                mode |= stat.S_IXUSR  # or only root can go on in it
             line = f"chmod {mode:o} {shlex.quote(path)}"
             self.both(line, lambda root: os.chmod(root / path, mode))
 

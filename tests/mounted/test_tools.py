@@ -110,6 +110,7 @@ def test_pipes_and_sockets_join_the_processes_of_this_machine(mount, run, stored
         listener.bind(os.fspath(box / "socket"))
         listener.listen()
         os.rename(box / "socket", box / "moved")
+        (box / "moved").chmod(0o755)
         caller.connect(os.fspath(box / "moved"))
     mounted.remount()
     assert run("stat", "-c", "%F %a", "pipe", "moved", cwd=box) == "fifo 600\nsocket 755\n"

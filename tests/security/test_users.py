@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from containerfs import accounts, mounts, unsent
+from containerfs import accounts, mountpoint, mounts, unsent
 from containerfs.accounts import Account, locked
 from containerfs.cache.state import open_state
 from containerfs.errors import LocalFault
@@ -145,6 +145,54 @@ def test_the_runtime_directory_must_be_private(tmp_path) -> None:
     (tmp_path / "containerfs").symlink_to(tmp_path / "real")
     with pytest.raises(MountError):
         mounts.runtime_dir(environ)
+
+
+@as_root
+def test_after_su_the_runtime_directory_is_not_that_of_who_was_there_before(tmp_path) -> None:
+    tmp_path.chmod(0o700)
+    tmp_path.parent.chmod(0o755)
+    os.seteuid(NOBODY)
+    try:
+        found = mounts.runtime_dir({"XDG_RUNTIME_DIR": str(tmp_path)})
+        assert found.stat().st_uid == NOBODY
+    finally:
+        os.seteuid(0)
+
+
+def test_a_runtime_directory_that_is_not_there_is_done_without(tmp_path) -> None:
+    found = mounts.runtime_dir({"XDG_RUNTIME_DIR": str(tmp_path / "gone")})
+    assert found.stat().st_uid == os.geteuid()
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_nobody_mounts_on_a_directory_of_somebody_else(tmp_path, monkeypatch, mode) -> None:
+    theirs = Path("theirs")  # to which its parents need not be open
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    theirs.mkdir()
+    theirs.chmod(mode)
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(MountError, match="not yours"):
+            mountpoint.prepare(theirs, nonempty=False)
+    finally:
+        os.seteuid(0)
+
+
+@as_root
+def test_what_somebody_else_mounted_is_not_unmounted_and_they_are_named(
+    shared_server, mount
+) -> None:
+    mounted = mount(shared_server)
+    os.seteuid(NOBODY)
+    try:
+        for end in (mountpoint.unmount, mountpoint.detach):
+            with pytest.raises(MountError, match="user 0, who mounted it"):
+                end(mounted.path)
+    finally:
+        os.seteuid(0)
+    assert mountpoint.at(mounted.path).is_ours
 
 
 def test_an_export_of_a_container_with_a_hostile_id_stays_in_its_directory(tmp_path) -> None:
