@@ -87,6 +87,18 @@ def test_a_page_without_last_id_ends_with_its_last_entry() -> None:
     assert page(data, lambda entry: remote_file(entry, container_id="c")).last_id == "b"
 
 
+@pytest.mark.parametrize("more", [True, 1, "true", "yes", None, {}, 2.0])
+def test_a_page_that_does_not_say_that_it_is_the_last_is_followed_by_another(more: Any) -> None:
+    data = {"data": [{"id": "a", "path": ""}], "has_more": more}
+    assert page(data, lambda entry: remote_file(entry, container_id="c")).has_more
+
+
+@pytest.mark.parametrize("more", [False, 0, "false", "0"])
+def test_a_page_that_says_that_it_is_the_last_is_the_last(more: Any) -> None:
+    data = {"data": [{"id": "a", "path": ""}], "has_more": more}
+    assert not page(data, lambda entry: remote_file(entry, container_id="c")).has_more
+
+
 @pytest.mark.parametrize("data", [None, [], "list", {"data": {}}, {"data": None}, {"error": 1}])
 def test_what_is_no_list_is_a_server_fault(data: Any) -> None:
     with pytest.raises(ServerFault):
