@@ -43,7 +43,8 @@ class Answer:
 
     Args:
         response: Its status and headers; for content, open and unread.
-        data: Its parsed JSON; None for content, and for a deletion that was found done already.
+        data: Its parsed JSON; None for content, and for a deletion that was found done already, or
+            was answered with something else.
         size: Bytes of the JSON.
     """
 
@@ -248,6 +249,8 @@ class Session:
         except httpx.TransportError as exc:
             return refused_by_transport(call, exc, is_whole=True)
         except ServerFault as exc:
+            if call.method == "DELETE" and not _is_markup(response):
+                return Answer(response=response)  # it is done: nothing more need be said
             return refused_by_nonsense(call, exc, request_id=request_id(response))
         error = described_error(data)
         if error is not None:
@@ -298,6 +301,11 @@ class Session:
             is_long = len(text) > LONGEST_REFUSAL
             error.args = (f"{text[:LONGEST_REFUSAL]}…" if is_long else text,)
         return outcome
+
+
+def _is_markup(response: httpx.Response) -> bool:
+    """Whether it is a page for people: one of what is in between, a login or an error."""
+    return "html" in response.headers.get("content-type", "").lower()
 
 
 def _share(call: Call, number: int, schedule: Schedule) -> float:
