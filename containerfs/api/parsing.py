@@ -117,6 +117,15 @@ def _any_file(data: Any, container_id: str) -> RemoteFile:
     )
 
 
+def tells_id_alone(data: Any) -> bool:
+    """Whether *data* is one file, with a usable id and without a path."""
+    return (
+        isinstance(data, dict)
+        and _usable_id(data.get("id")) is not None
+        and _text(data.get("path")) is None
+    )
+
+
 def page(data: Any, entry: Callable[[Any], T]) -> Page[T]:
     """One page of a list, each of its entries read by *entry*.
 
