@@ -218,6 +218,12 @@ def upload_name(path: str) -> str:
     return "/".join(parts)
 
 
+def marked_name(path: str) -> str:
+    """`upload_name` for a *path* whose last component the server has for another file."""
+    parent, slash, base = upload_name(path).rpartition("/")
+    return parent + slash + _marked(base, os.fsencode(path))
+
+
 def _marked(text: str, raw: bytes) -> str:
     """*text*, which stands for the name *raw*, told from what it would be by itself."""
     stem, extension = os.path.splitext(text)

@@ -159,7 +159,11 @@ class Transfer:
                 content = await self._reading.whole(file)
                 pins.callback(self._store.unpin, content)
             move.remote = await self._delivery.put(
-                move.container, path=move.path, fd=content.fd, size=content.size or 0
+                move.container,
+                path=move.path,
+                fd=content.fd,
+                size=content.size or 0,
+                own=file.remote_ids,
             )
 
     async def _take_back(self, moves: list[Move]) -> None:
