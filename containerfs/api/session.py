@@ -245,12 +245,12 @@ class Session:
                 check_encoding(response)
                 return Answer(response=response)
             text = await read_body(response, most=LARGEST_ANSWER)
+            if call.method == "DELETE" and not _describes(text):
+                return Answer(response=response)  # it is done: nothing more need be said
             data = parse_json(text)
         except httpx.TransportError as exc:
             return refused_by_transport(call, exc, is_whole=True)
         except ServerFault as exc:
-            if call.method == "DELETE" and not _is_markup(response):
-                return Answer(response=response)  # it is done: nothing more need be said
             return refused_by_nonsense(call, exc, request_id=request_id(response))
         error = described_error(data)
         if error is not None:
@@ -303,9 +303,9 @@ class Session:
         return outcome
 
 
-def _is_markup(response: httpx.Response) -> bool:
-    """Whether it is a page for people: one of what is in between, a login or an error."""
-    return "html" in response.headers.get("content-type", "").lower()
+def _describes(text: bytes) -> bool:
+    """Whether *text* is more than a word: JSON, or a page of something in between."""
+    return text.lstrip()[:1] in (b"{", b"[", b"<")
 
 
 def _share(call: Call, number: int, schedule: Schedule) -> float:

@@ -108,8 +108,16 @@ class Delivery:
         """Whether *file* has the path that an upload of *path* gets, or its base name alone."""
         may_be_flat = not self._flattening.is_deep(container)
         names = (upload_name(path), marked_name(path)) if may_be_flat else (upload_name(path),)
+        may_be_elsewhere = file.source != "assistant"
         return any(
-            is_upload(file.path, name, id=file.id, may_be_flat=may_be_flat) for name in names
+            is_upload(
+                file.path,
+                name,
+                id=file.id,
+                may_be_flat=may_be_flat,
+                may_be_elsewhere=may_be_elsewhere,
+            )
+            for name in names
         )
 
     def _own_ids(self, container: ContainerDirectory) -> set[str]:

@@ -103,7 +103,9 @@ class Flattening:
 
 
 def _is(remote: RemoteFile, name: str, *, may_be_flat: bool) -> bool:
-    return is_upload(remote.path, name, id=remote.id, may_be_flat=may_be_flat)
+    return is_upload(
+        remote.path, name, id=remote.id, may_be_flat=may_be_flat, may_be_elsewhere=True
+    )
 
 
 def _has_name(remote: RemoteFile | None, base: str, own: Collection[str]) -> bool:
@@ -111,5 +113,6 @@ def _has_name(remote: RemoteFile | None, base: str, own: Collection[str]) -> boo
         remote is not None
         and remote.id not in own
         and remote.path.endswith(base)
-        and components(remote.path, id=remote.id) == components(DATA + base, id=remote.id)
+        and components(remote.path, id=remote.id)[-1:] == components(DATA + base, id=remote.id)
+        and (remote.source != "assistant" or "/" not in remote.path.removeprefix(DATA))
     )

@@ -89,6 +89,21 @@ def test_what_was_made_stays_after_a_remount_while_the_list_lags(server, mount, 
         assert os.stat(box / "dir" / "file").st_mode & 0o777 == 0o640
 
 
+def test_what_was_made_stays_where_its_content_is_not_to_be_had_yet(server, mount):
+    data = b"content" * 100_000
+    mounted = mount(ttl=0, cache_size=1000)
+    box = mounted / "box"
+    box.mkdir()
+    (box / "file").write_bytes(data)
+    mounted.remount()  # the kernel has its pages no more
+    server.set_faults({"kind": "status", "operation": "content", "status": 404})
+    with pytest.raises(FileNotFoundError):
+        (box / "file").read_bytes()
+    server.set_faults()
+    assert os.listdir(box) == ["file"]
+    assert (box / "file").read_bytes() == data
+
+
 def test_changes_by_others_are_seen_within_the_ttl(server, mount, api, eventually, rewrite):
     assert OPTIONS["ttl"].default == "10"
     id = server.new_container("box")
