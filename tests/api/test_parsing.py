@@ -71,6 +71,17 @@ def test_missing_fields_of_a_container_take_defaults() -> None:
     assert parsed.expires_at is None
 
 
+@pytest.mark.parametrize(
+    ("status", "is_expired"),
+    [
+        *((status, False) for status in ("running", "active", None, "", "???")),
+        *((status, True) for status in ("expired", "deleted", "EXPIRED")),
+    ],
+)
+def test_a_container_is_live_unless_it_is_said_to_be_dead(status: Any, is_expired: bool) -> None:
+    assert container({"id": "c", "status": status}).is_expired is is_expired
+
+
 @pytest.mark.parametrize("entry", [{"id": 1, "path": "x"}, {"id": "", "path": "x"}, {"id": "f"}, 7])
 def test_an_entry_without_id_or_path_is_left_out_with_a_warning(
     entry: Any, caplog: pytest.LogCaptureFixture
