@@ -149,7 +149,8 @@ def components(path: str, *, id: str) -> tuple[str, ...]:
 
 def _below_data(path: str) -> str:
     """A path that is relative, or below the data directory, from there."""
-    path = path.removeprefix(DATA)
+    if path.startswith(DATA):
+        return path[len(DATA) :]
     while path.startswith("./") and len(path) > 2:
         path = path[2:]
     return path
