@@ -98,12 +98,23 @@ class Metadata:
         unlisted = [id for id, (_, since) in created.items() if since < begun and id not in ids]
         for id in unlisted[:MOST_ASKED]:
             try:
-                await self._client.retrieve_file(container_id, id)
-            except NotFound:
-                self._forget_creation(self._files, container_id, id)
+                if not await self._is_there(container_id, id):
+                    self._forget_creation(self._files, container_id, id)
             except FileSystemError as exc:
                 log.info("whether file %s is there is not known: %s", id, exc)
                 return
+
+    async def _is_there(self, container_id: str, id: str) -> bool:
+        """Whether the server has a file: some describe none, and have its content even so."""
+        try:
+            await self._client.retrieve_file(container_id, id)
+        except NotFound:
+            try:
+                async with self._client.download_file(container_id, id, length=1):
+                    pass
+            except NotFound:
+                return False
+        return True
 
     async def containers(self, *, fresh: bool = False) -> Listing[Container]:
         """All containers, expired ones too.

@@ -1,7 +1,7 @@
 """Metadata: listings with a time to live, on a clock that the tests move."""
 
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import trio
@@ -45,6 +45,13 @@ class FakeClient:
         if file_id in self.gone:
             raise NotFound("gone")
         return remote(file_id)
+
+    @asynccontextmanager
+    async def download_file(self, container_id, file_id, *, length):
+        await trio.lowlevel.checkpoint()
+        if file_id in self.gone:
+            raise NotFound("gone")
+        yield
 
     async def list_files(self, container_id, *, limit=100, order="desc", after=None):
         return await self._page(container_id, self.files)

@@ -230,6 +230,16 @@ async def test_a_new_file_is_there_though_it_is_not_listed_yet(service, box, tre
     assert await tree.all(box.name) == {"a": b"content"}
 
 
+async def test_a_new_file_is_there_though_the_server_describes_no_file(service, box, tree):
+    service.set_behaviours(list_lag=60)
+    service.set_faults({"kind": "status", "operation": "retrieve_file", "status": 404})
+    await tree.write(f"{box.name}/a", b"content")
+    await tree.write(f"{box.name}/empty", b"")
+    for _ in range(2):
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == {"a": b"content", "empty": b""}
+
+
 async def test_an_unlinked_file_that_is_open_is_read_to_its_end(service, box, tree):
     data = os.urandom(2 << 20)
     service.write(box, "/mnt/data/a", data)
