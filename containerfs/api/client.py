@@ -5,6 +5,7 @@ id. What is not certain about the live service is not assumed: ids are opaque, a
 what the answer says, and every field but the ids may be missing.
 """
 
+import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,14 +22,16 @@ from containerfs.api.content import ContentRequest, Part, Ranges
 from containerfs.api.exchange import Exchange
 from containerfs.api.limits import Limiter
 from containerfs.api.multipart import SMALL, FilePart
-from containerfs.api.parsing import container, page, remote_file
+from containerfs.api.parsing import container, page, remote_file, tells_id_alone
 from containerfs.api.session import Answer, Session
 from containerfs.api.small import SmallContents
 from containerfs.api.tls import ssl_context
 from containerfs.api.transport import Transport
 from containerfs.api.types import Container, Page, RemoteFile
 from containerfs.api.uploads import SmallUploads
-from containerfs.errors import ServerFault, Uncertain
+from containerfs.errors import FileSystemError, NotFound, ServerFault, Uncertain
+
+log = logging.getLogger(__name__)
 
 Order = Literal["asc", "desc"]
 T = TypeVar("T")
@@ -213,6 +216,9 @@ class Client:
             fd: Stays open; its position is neither used nor moved.
             progress: Told the bytes sent so far; it starts anew when the upload is repeated.
 
+        Returns:
+            What the server says of it; its path is a guess where the server does not tell that.
+
         Raises:
             Uncertain: The answer was lost after the whole file was sent; it may exist.
             LocalFault: The file is shorter than *size*, or cannot be read.
@@ -223,7 +229,24 @@ class Client:
         first = await self._uploads.send(call, part(), file) if size <= SMALL else None
         if isinstance(first, RemoteFile):
             return first
-        return _read(call, await self._session.upload(call, first=first), file)
+        answer = await self._session.upload(call, first=first)
+        if tells_id_alone(answer.data):
+            return await self._looked_up(call, container_id, answer, name=name)
+        return _read(call, answer, file)
+
+    async def _looked_up(
+        self, call: Call, container_id: str, answer: Answer, *, name: str
+    ) -> RemoteFile:
+        """What was just uploaded as *name*, where the answer has its id and no path."""
+        data = answer.data
+        try:
+            return await self.retrieve_file(container_id, data["id"])
+        except NotFound as exc:
+            text = f"{call}: there is nothing with the id in the answer"
+            raise Uncertain(text, request_id=answer.request_id) from exc
+        except FileSystemError as exc:  # it is certain even so; the next listing tells its path
+            log.info("file %s is not described: %s", data["id"], exc)
+            return remote_file({**data, "path": f"/mnt/data/{name}"}, container_id=container_id)
 
     async def attach_file(self, container_id: str, *, file_id: str) -> RemoteFile:
         """Copy a file of the account's Files API into a container.

@@ -24,6 +24,8 @@ LARGEST_SIZE = 2**63 - 1  # bytes; what a file offset can hold
 LATEST_TIME = 2**33  # Unix seconds, the year 2242; in nanoseconds it still fits the kernel's field
 LONGEST_LIFE = 2**31  # minutes; added to any time it is still a date
 
+_NO_MORE = (False, "false", "0")  # 0 is equal to False
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SOURCES = {source: source for source in ("user", "assistant")}  # one text for all files
 
@@ -130,6 +132,15 @@ def _any_file(data: Any, container_id: str) -> RemoteFile:
     )
 
 
+def tells_id_alone(data: Any) -> bool:
+    """Whether *data* is one file, with a usable id and without a path."""
+    return (
+        isinstance(data, dict)
+        and _usable_id(data.get("id")) is not None
+        and _text(data.get("path")) is None
+    )
+
+
 def page(data: Any, entry: Callable[[Any], T]) -> Page[T]:
     """One page of a list, each of its entries read by *entry*.
 
@@ -146,9 +157,15 @@ def page(data: Any, entry: Callable[[Any], T]) -> Page[T]:
         data=_usable(entries, entry),
         first_id=_usable_id(fields.get("first_id")),
         last_id=_usable_id(fields.get("last_id")) or _last_id(entries),
-        # Where the server does not say, the next page will: an empty one is the end.
-        has_more=bool(entries) if fields.get("has_more") is None else fields["has_more"] is True,
+        has_more=_has_more(fields.get("has_more"), entries),
     )
+
+
+def _has_more(told: Any, entries: list[Any]) -> bool:
+    """Where the server does not say clearly, the next page will: an empty one is the end."""
+    if told in _NO_MORE:
+        return False
+    return told is True or bool(entries)
 
 
 def _usable(entries: list[Any], entry: Callable[[Any], T]) -> tuple[T, ...]:

@@ -43,7 +43,8 @@ class Answer:
 
     Args:
         response: Its status and headers; for content, open and unread.
-        data: Its parsed JSON; None for content, and for a deletion that was found done already.
+        data: Its parsed JSON; None for content, and for a deletion that was found done already, or
+            was answered with something else.
         size: Bytes of the JSON.
     """
 
@@ -244,6 +245,8 @@ class Session:
                 check_encoding(response)
                 return Answer(response=response)
             text = await read_body(response, most=LARGEST_ANSWER)
+            if call.method == "DELETE" and not _describes(text):
+                return Answer(response=response)  # it is done: nothing more need be said
             data = parse_json(text)
         except httpx.TransportError as exc:
             return refused_by_transport(call, exc, is_whole=True)
@@ -298,6 +301,11 @@ class Session:
             is_long = len(text) > LONGEST_REFUSAL
             error.args = (f"{text[:LONGEST_REFUSAL]}…" if is_long else text,)
         return outcome
+
+
+def _describes(text: bytes) -> bool:
+    """Whether *text* is more than a word: JSON, or a page of something in between."""
+    return text.lstrip()[:1] in (b"{", b"[", b"<")
 
 
 def _share(call: Call, number: int, schedule: Schedule) -> float:

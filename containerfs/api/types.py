@@ -41,6 +41,9 @@ class RemoteFile(NamedTuple):
         return len(self.id) + len(self.path) * (1 + min(self.path.count("/"), DEEPEST))
 
 
+_DEAD = ("expired", "deleted")  # the second is the contract's word for what others saw as expired
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """What the server last said of a container."""
@@ -48,7 +51,7 @@ class Container:
     id: str
     name: str
     created: int  # Unix seconds; 0 where the server does not say
-    status: str  # "running" and anything unknown is live; "expired" is dead
+    status: str  # "running" and anything unknown is live
     last_active: int | None = None  # Unix seconds
     expires_after: int | None = None  # idle minutes
     memory_limit: str | None = None
@@ -62,7 +65,7 @@ class Container:
     @property
     def is_expired(self) -> bool:
         """Dead: its data is gone. An unknown or missing status counts as live."""
-        return self.status == "expired"
+        return self.status.lower() in _DEAD
 
     @property
     def expires_at(self) -> int | None:

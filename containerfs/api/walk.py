@@ -55,7 +55,8 @@ class Walk(Generic[T]):
 
     def __init__(self, fetch: Fetch[T], *, start: str | None, pages: Iterator[int]) -> None:
         self.found: dict[str, T] = {}  # by id, in the list's order
-        self.last: T | None = None  # the last of them
+        self.first: T | None = None
+        self.last: T | None = None
         self.added: list[T] = []  # those of the latest page
         self.is_over = False
         self.is_complete = False  # it is over because the server said so
@@ -114,6 +115,8 @@ class Walk(Generic[T]):
                 self.is_rising = False
             found[id] = last = entry
             added.append(entry)
+        if self.first is None and added:
+            self.first = added[0]
         self.last, self.added = last, added
 
 
@@ -121,12 +124,15 @@ def have_met(newest: Walk[T], oldest: Walk[T]) -> bool:
     """Whether a walk from the newest entry and one from the oldest have seen everything together.
 
     They have when one has come strictly past the other in time: then each moment was passed by
-    one of them completely. Within one second the order of entries is the server's secret; there,
-    the last that both have seen must be the same in opposite order, and more than one.
+    one of them completely. That the second one began before where the first one is shows that it
+    did come from the other end: a server that knows no order lists the newest again, which may all
+    be of one second. Within one second the order of entries is the server's secret; there, the last
+    that both have seen must be the same in opposite order, and more than one.
     """
-    if newest.last is None or oldest.last is None:
+    if newest.last is None or oldest.first is None or oldest.last is None:
         return False
-    if newest.is_falling and oldest.is_rising and 0 < newest.last.created < oldest.last.created:
+    times = oldest.first.created, newest.last.created, oldest.last.created
+    if newest.is_falling and oldest.is_rising and 0 <= times[0] < times[1] < times[2]:
         return True
     last = islice(reversed(newest.found), LONGEST_OVERLAP)
     shared = [*takewhile(oldest.found.__contains__, last)]

@@ -163,9 +163,10 @@ class Listings(Generic[EntryT]):
         self._is_late = False
         self._last_number[key] = arrival.number
         overlay = self.overlay(key)
-        deleted = overlay.settle(listed, begun=begun)
-        if deleted:
-            with not_remembered():
+        created, deleted = overlay.settle(listed, begun=begun)
+        if created or deleted:
+            with not_remembered(), self._state.transaction():
+                self._state.forget_creations(key, created)
                 self._state.forget_tombstones(key, deleted)
         took = trio.current_time() - begun
         seconds = life(self._ttl, took=took, entries=len(listed))

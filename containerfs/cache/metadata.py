@@ -5,6 +5,7 @@ shown or hidden from then on, whatever the server still lists.
 """
 
 import logging
+import time
 from collections.abc import Collection
 
 import trio
@@ -15,7 +16,7 @@ from containerfs.api.refresh import files_again
 from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.listing import Arrival, Listing
 from containerfs.cache.listings import Listings, Tell, not_remembered
-from containerfs.cache.overlay import MISSING_LIFE
+from containerfs.cache.overlay import MISSING_LIFE, EntryT
 from containerfs.cache.state import State
 from containerfs.errors import FileSystemError, NotFound
 
@@ -61,9 +62,17 @@ class Metadata:
             capacity=capacity,
         )
         now = trio.current_time()
+
+        def since(at: float) -> float:
+            return now - max(0.0, time.time() - at)
+
         for container_id, id in state.tombstones():
             source = self._containers if container_id == ROOT else self._files
             source.overlay(container_id).deleted[id] = now
+        for file, at in state.created_files():
+            self._files.overlay(file.container_id).created[file.id] = (file, since(at))
+        for container, at in state.created_containers():
+            self._containers.overlay(ROOT).created[container.id] = (container, since(at))
 
     async def _fetch_containers(
         self, _: str, last: tuple[Container, ...], tell: Tell[Container]
@@ -89,12 +98,23 @@ class Metadata:
         unlisted = [id for id, (_, since) in created.items() if since < begun and id not in ids]
         for id in unlisted[:MOST_ASKED]:
             try:
-                await self._client.retrieve_file(container_id, id)
-            except NotFound:
-                created.pop(id, None)
+                if not await self._is_there(container_id, id):
+                    self._forget_creation(self._files, container_id, id)
             except FileSystemError as exc:
                 log.info("whether file %s is there is not known: %s", id, exc)
                 return
+
+    async def _is_there(self, container_id: str, id: str) -> bool:
+        """Whether the server has a file: some describe none, and have its content even so."""
+        try:
+            await self._client.retrieve_file(container_id, id)
+        except NotFound:
+            try:
+                async with self._client.download_file(container_id, id, length=1):
+                    pass
+            except NotFound:
+                return False
+        return True
 
     async def containers(self, *, fresh: bool = False) -> Listing[Container]:
         """All containers, expired ones too.
@@ -147,12 +167,12 @@ class Metadata:
 
     def learn_container(self, container: Container) -> None:
         """*container* was created here: show it from now on."""
-        self._containers.overlay(ROOT).created[container.id] = (container, trio.current_time())
+        self._learn(self._containers, ROOT, container)
 
     def forget_container(self, container_id: str) -> None:
         """The container was deleted here: hide it, however long the server lists it."""
         overlay = self._containers.overlay(ROOT)
-        overlay.created.pop(container_id, None)
+        self._forget_creation(self._containers, ROOT, container_id)
         overlay.deleted[container_id] = trio.current_time()
         with not_remembered():
             self._state.add_tombstone(ROOT, container_id)
@@ -161,7 +181,7 @@ class Metadata:
     def learn(self, file: RemoteFile) -> None:
         """*file* was uploaded here, or rewritten under its id: show it from now on."""
         overlay = self._files.overlay(file.container_id)
-        overlay.created[file.id] = (file, trio.current_time())
+        self._learn(self._files, file.container_id, file)
         if overlay.deleted.pop(file.id, None) is not None:
             with not_remembered():
                 self._state.forget_tombstones(file.container_id, [file.id])
@@ -169,7 +189,7 @@ class Metadata:
     def forget(self, container_id: str, file_id: str) -> None:
         """The file was deleted here: hide it, however long the server lists it."""
         overlay = self._files.overlay(container_id)
-        overlay.created.pop(file_id, None)
+        self._forget_creation(self._files, container_id, file_id)
         overlay.deleted[file_id] = trio.current_time()
         with not_remembered():
             self._state.add_tombstone(container_id, file_id)
@@ -180,8 +200,19 @@ class Metadata:
         Not for good: it may have been a passing fault.
         """
         overlay = self._files.overlay(container_id)
-        overlay.created.pop(file_id, None)
+        self._forget_creation(self._files, container_id, file_id)
         overlay.missing[file_id] = trio.current_time() + MISSING_LIFE
+
+    def _learn(self, listings: Listings[EntryT], key: str, entry: EntryT) -> None:
+        """*entry* was made here; the next mount shows it, too, until it is listed."""
+        listings.overlay(key).created[entry.id] = (entry, trio.current_time())
+        with not_remembered():
+            self._state.add_creation(key, entry, at=time.time())
+
+    def _forget_creation(self, listings: Listings[EntryT], key: str, id: str) -> None:
+        if listings.overlay(key).created.pop(id, None) is not None:
+            with not_remembered():
+                self._state.forget_creations(key, [id])
 
     def save(self) -> None:
         """Keep what is known for the next mount; called when the mount stops."""

@@ -39,19 +39,24 @@ class Overlay(Generic[EntryT]):
         """The ids of the objects that are not shown as they are listed."""
         return self.created.keys() | self.deleted.keys() | self.missing.keys()
 
-    def settle(self, listed: tuple[EntryT, ...], *, begun: float) -> list[str]:
+    def settle(self, listed: tuple[EntryT, ...], *, begun: float) -> tuple[list[str], list[str]]:
         """Forget the changes that the server's answer to a request of *begun* confirms.
 
         Returns:
-            The ids whose deletion is done.
+            The ids whose creation is told by the server's own list from now on, and those whose
+            deletion is done.
         """
         if not self.created and not self.deleted:
-            return []
+            return [], []
         ids = {entry.id for entry in listed}
-        for id, (_, since) in list(self.created.items()):
-            if (id in ids and since < begun) or begun - since > OVERLAY_LIFE:
-                del self.created[id]
+        there = [
+            id
+            for id, (_, since) in self.created.items()
+            if (id in ids and since < begun) or begun - since > OVERLAY_LIFE
+        ]
+        for id in there:
+            del self.created[id]
         gone = [id for id, since in self.deleted.items() if since < begun and id not in ids]
         for id in gone:
             del self.deleted[id]
-        return gone
+        return there, gone

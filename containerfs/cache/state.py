@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,6 +34,9 @@ CREATE TABLE IF NOT EXISTS nodes(
     PRIMARY KEY(container, path)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tombstones(
     container TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY(container, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS creations(
+    container TEXT NOT NULL, id TEXT NOT NULL, created REAL NOT NULL, entry TEXT NOT NULL,
+    PRIMARY KEY(container, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS listings(
     container TEXT PRIMARY KEY, entries BLOB NOT NULL) WITHOUT ROWID;
 """
@@ -227,7 +230,7 @@ class State:
     def forget_container(self, container_id: str) -> None:
         """Forget all that is remembered of a container."""
         with self.transaction():
-            for table in ("nodes", "tombstones", "listings"):
+            for table in ("nodes", "tombstones", "creations", "listings"):
                 self.connection.execute(
                     f"DELETE FROM {table} WHERE container = ?",  # noqa: S608 - constant names
                     (container_id,),
@@ -248,6 +251,35 @@ class State:
         with self.transaction():
             self.connection.executemany(
                 "DELETE FROM tombstones WHERE container = ? AND id = ?",
+                [(container_id, object_id) for object_id in object_ids],
+            )
+
+    # Creations: what was made here and may not be listed yet. Containers are kept under "".
+
+    def created_files(self) -> list[tuple[RemoteFile, float]]:
+        """Those that are files, oldest first, and when they were made, in Unix seconds."""
+        return [(RemoteFile(**entry), at) for entry, at in self._creations("!=")]
+
+    def created_containers(self) -> list[tuple[Container, float]]:
+        """Those that are containers; as `created_files`."""
+        return [(Container(**entry), at) for entry, at in self._creations("=")]
+
+    def _creations(self, than: str) -> list[tuple[dict[str, Any], float]]:
+        rows = self.connection.execute(
+            f"SELECT entry, created FROM creations WHERE container {than} '' ORDER BY created"  # noqa: S608 - our own words
+        )
+        return [(json.loads(entry), at) for entry, at in rows]
+
+    def add_creation(self, container_id: str, entry: Container | RemoteFile, *, at: float) -> None:
+        self.connection.execute(
+            "INSERT OR REPLACE INTO creations VALUES(?, ?, ?, ?)",
+            (container_id, entry.id, at, json.dumps(_facts(entry))),
+        )
+
+    def forget_creations(self, container_id: str, object_ids: Iterable[str]) -> None:
+        with self.transaction():
+            self.connection.executemany(
+                "DELETE FROM creations WHERE container = ? AND id = ?",
                 [(container_id, object_id) for object_id in object_ids],
             )
 

@@ -75,13 +75,17 @@ class Amendment:
         before = container.shown
         if before is None or self._raw_names:
             return False
+        without_node = hidden(container, listed)
+        with_node = len(listed) - len(without_node)
         if before == listed:  # in a moment: mostly the same objects
-            return hidden(container, listed) == container.hidden
+            return without_node == container.hidden and len(container.files) == with_node
         differing = difference(before, listed)
         gone = {file.id for file in differing.gone}
         added = {file.id for file in differing.added}
-        if hidden(container, listed) - added != container.hidden - gone:
+        if without_node - added != container.hidden - gone:
             return False  # something here changed what is shown
+        if len(container.files) != with_node + len(gone & container.files.keys()):
+            return False  # what was made here since is gone already
         if not len(differing):
             return True
         if len(differing) > FEW or not self._is_simple(container, differing, listed):

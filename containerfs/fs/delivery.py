@@ -1,6 +1,6 @@
 """Hands content to the server under a path, whatever it makes of the slashes in names."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
 from containerfs.api.types import RemoteFile
@@ -8,7 +8,8 @@ from containerfs.cache.listing import Listing
 from containerfs.cache.state import State
 from containerfs.errors import Expired, Invalid
 from containerfs.fs.containers import Containers
-from containerfs.fs.names import is_upload, stripped, upload_name
+from containerfs.fs.flattening import Flattening, is_sent_as
+from containerfs.fs.names import upload_name
 from containerfs.fs.nodes import ContainerDirectory
 from containerfs.fs.patience import Patience
 from containerfs.upload.fingerprint import Fingerprint
@@ -30,8 +31,7 @@ class Delivery:
         self._state = state
         self._uploader = uploader
         self._patience = patience
-        self._flat: set[str] = set()  # containers that refuse slashes in names
-        self._deep: set[str] = set()  # containers that were seen to keep them
+        self._flattening = Flattening()
         self._claimed: set[str] = set()
 
     async def put(
@@ -41,6 +41,7 @@ class Delivery:
         path: str,
         fd: int,
         size: int,
+        own: Collection[str] = (),
         may_be_there: bool = False,
         others: Collection[str] = (),
     ) -> RemoteFile:
@@ -49,14 +50,13 @@ class Delivery:
         A server that refuses slashes in names gets the base name: the directory is kept here.
 
         Args:
+            own: The ids of the objects that it takes the place of.
             may_be_there: An earlier attempt may have arrived.
             others: Ids of objects that were listed before that: they are something else.
         """
         before = None if may_be_there else container.listing
         if may_be_there:
             self.learn(container)
-        name = self._upload_name(container.remote.id, path)
-        base = name.rpartition("/")[2]
         with self._patience.waiting(f"sending {path!r}") as progress:
             send = partial(
                 self._uploader.send,
@@ -64,22 +64,37 @@ class Delivery:
                 fd=fd,
                 size=size,
                 known=partial(self._known, container.remote.id, before, others),
-                is_named=partial(self._is_named, container.remote.id, name),
-                may_be_there=may_be_there,
+                is_named=partial(self._is_named, container.remote.id, path),
                 progress=progress,
             )
             try:
-                remote = await send(name=name)
+                async with self._flattening.name(container, path, own=own) as name:
+                    remote = await self._sent(send, container, name, may_be_there=may_be_there)
+                if self._flattening.is_deep(container.remote.id) and name != upload_name(path):
+                    marked, remote = remote, await send(name=upload_name(path))
+                    await self._uploader.delete(container.remote.id, marked.id)
             except Expired:
                 self._containers.expire(container)
                 raise
-            except Invalid:
-                if name == base or container.remote.id in self._deep:
-                    raise  # it is not the slashes
-                remote = await send(name=base)
-                self._flat.add(container.remote.id)
-        if container.remote.id not in self._deep and len(_shown(remote)) > 1:
-            self._deep.add(container.remote.id)
+        return remote
+
+    async def _sent(
+        self,
+        send: Callable[..., Awaitable[RemoteFile]],
+        container: ContainerDirectory,
+        name: str,
+        *,
+        may_be_there: bool,
+    ) -> RemoteFile:
+        base = name.rpartition("/")[2]
+        try:
+            remote = await send(name=name, may_be_there=may_be_there)
+        except Invalid:
+            if name == base or self._flattening.is_deep(container.remote.id):
+                raise  # it is not the slashes
+            remote = await send(name=base)
+            self._flattening.refused(container)
+        self._flattening.learn(container, name, remote)
         return remote
 
     async def find(
@@ -102,7 +117,7 @@ class Delivery:
             container_id,
             contents=contents,
             known=partial(self._known, container_id, None, others),
-            is_named=partial(self._is_named, container_id, self._upload_name(container_id, path)),
+            is_named=partial(self._is_named, container_id, path),
         )
 
     def claim(self, remote: RemoteFile) -> None:
@@ -115,18 +130,11 @@ class Delivery:
 
     def learn(self, container: ContainerDirectory) -> None:
         """Whether the server keeps directories may show in what an earlier mount sent."""
-        listed = container.listing.entries if container.listing is not None else ()
-        if any(len(_shown(file)) > 1 for file in listed):
-            self._deep.add(container.remote.id)
+        self._flattening.listed(container)
 
-    def _upload_name(self, container_id: str, path: str) -> str:
-        name = upload_name(path)
-        return name.rpartition("/")[2] if container_id in self._flat else name
-
-    def _is_named(self, container_id: str, name: str, file: RemoteFile) -> bool:
-        """Whether *file* has the path that an upload as *name* gets, or its base name alone."""
-        may_be_flat = container_id not in self._deep
-        return is_upload(file.path, name, id=file.id, may_be_flat=may_be_flat)
+    def _is_named(self, container_id: str, path: str, file: RemoteFile) -> bool:
+        """Whether *file* has the path that an upload of *path* gets, or its base name alone."""
+        return is_sent_as(file, path, may_be_flat=not self._flattening.is_deep(container_id))
 
     def _known(
         self, container_id: str, before: Listing[RemoteFile] | None, others: Collection[str]
@@ -136,8 +144,3 @@ class Delivery:
         own = {local.file_id for local in remembered if local.file_id is not None}
         listed = {file.id for file in before.entries} if before is not None else set()
         return own | listed | self._claimed | {*others}
-
-
-def _shown(remote: RemoteFile) -> tuple[str, ...]:
-    """The path that the server gave, without its prefix; nothing where there is none."""
-    return stripped(remote.path, id=remote.id) or ()

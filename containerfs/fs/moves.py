@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from os.path import splitext
 
 from containerfs.api.types import RemoteFile
 from containerfs.cache.cachefile import Content
 from containerfs.errors import CrossDevice
-from containerfs.fs.names import components, is_upload, stripped, upload_name
+from containerfs.fs.flattening import is_sent_as
+from containerfs.fs.names import components, stripped
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 from containerfs.fs.patterns import NamePatterns
 from containerfs.upload.fingerprint import Fingerprint
@@ -98,12 +100,10 @@ def made(moves: list[Move]) -> set[tuple[str, str]]:
 
 def may_be_named(listed: Iterable[RemoteFile], path: str) -> Iterator[RemoteFile]:
     """Those that a server may have named by an upload as *path*, directories or base name only."""
-    name, base = upload_name(path), path.rpartition("/")[2]
-    is_plain = not {"%", "~"} & {*base}  # then it is in their names as it stands: soon found
+    stem = splitext(path.rpartition("/")[2])[0]
+    is_plain = not {"%", "~"} & {*stem}  # then it is in their names as it stands: soon found
     for each in listed:
-        if (not is_plain or base in each.path) and is_upload(
-            each.path, name, id=each.id, may_be_flat=True
-        ):
+        if (not is_plain or stem in each.path) and is_sent_as(each, path, may_be_flat=True):
             yield each
 
 

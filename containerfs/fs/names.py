@@ -15,6 +15,7 @@ from containerfs.errors import Invalid, NameTooLong
 NAME_MAX = 255  # bytes; the kernel's own limit for FUSE is 1,024, every other disk's is this
 PATH_MAX = 4096  # bytes of a path below its container; what the kernel takes from a program
 OUTSIDE = ".outside"
+MOST_ABOVE = 3  # directories above the uploads of a server that keeps them elsewhere
 DATA = "/mnt/data/"
 
 # What an escape can stand for: the slash, the percent sign, C0 and DEL, C1 (C2 80-9F in UTF-8),
@@ -131,12 +132,10 @@ def components(path: str, *, id: str) -> tuple[str, ...]:
     longer or deeper than a program could use, become one escaped name.
     """
     outside: tuple[str, ...] = ()
-    if path.startswith(DATA):
-        rest = path[len(DATA) :]
-    elif path.startswith("/"):
+    if path.startswith("/") and not path.startswith(DATA):
         rest, outside = path[1:], (OUTSIDE,)
     else:
-        rest = path
+        rest = _below_data(path)
     is_too_much = len(rest) > PATH_MAX // 2 or rest.count("/") > DEEPEST
     if DATA in f"/{rest}" or is_too_much:
         return (*outside, escape(rest, id=id))
@@ -146,6 +145,15 @@ def components(path: str, *, id: str) -> tuple[str, ...]:
     if outside:
         return outside + parts
     return (_SPECIAL_AT_TOP.get(parts[0], parts[0]), *parts[1:])
+
+
+def _below_data(path: str) -> str:
+    """A path that is relative, or below the data directory, from there."""
+    if path.startswith(DATA):
+        return path[len(DATA) :]
+    while path.startswith("./") and len(path) > 2:
+        path = path[2:]
+    return path
 
 
 def stripped(path: str, *, id: str) -> tuple[str, ...] | None:
@@ -158,7 +166,7 @@ def stripped(path: str, *, id: str) -> tuple[str, ...] | None:
     """
     if path.startswith("/") and not path.startswith(DATA):
         return None
-    parts = path.removeprefix(DATA).split("/")
+    parts = _below_data(path).split("/")
     for index in (len(parts) - 1, 0):
         match = _PREFIX.match(parts[index])
         if match is not None:
@@ -185,15 +193,24 @@ def plain(path: str) -> tuple[str, str | None] | None:
     return name, short if prefix else None
 
 
-def is_upload(path: str, name: str, *, id: str, may_be_flat: bool) -> bool:
+def is_upload(
+    path: str, name: str, *, id: str, may_be_flat: bool, may_be_elsewhere: bool = False
+) -> bool:
     """Whether an upload as *name* may have got the server path *path*.
 
     Args:
         may_be_flat: The server may have dropped the directories.
+        may_be_elsewhere: It may keep uploads in another directory than the service does.
     """
     sent_as = {name, name.rpartition("/")[2]} if may_be_flat else {name}
     wanted = [components(f"{DATA}{each}", id=id) for each in sent_as]
-    return components(path, id=id) in wanted or stripped(path, id=id) in wanted
+    paths = [path]
+    if may_be_elsewhere and path.startswith("/") and not path.startswith(DATA):
+        parts = path.split("/", MOST_ABOVE + 1)
+        paths += [DATA + "/".join(parts[start:]) for start in range(1, len(parts))]
+    return any(
+        components(each, id=id) in wanted or stripped(each, id=id) in wanted for each in paths
+    )
 
 
 def upload_name(path: str) -> str:
@@ -216,6 +233,12 @@ def upload_name(path: str) -> str:
         text = _UNPRINTABLE.sub(_percent, text)
         parts.append(text if text == plain else _marked(text, raw))
     return "/".join(parts)
+
+
+def marked_name(path: str) -> str:
+    """`upload_name` for a *path* whose last component the server has for another file."""
+    parent, slash, base = upload_name(path).rpartition("/")
+    return parent + slash + _marked(base, os.fsencode(path))
 
 
 def _marked(text: str, raw: bytes) -> str:

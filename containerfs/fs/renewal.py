@@ -1,6 +1,7 @@
 """Asks what there is now, where what came as a file's content is not what was listed."""
 
 import logging
+import time
 
 import trio
 
@@ -14,6 +15,7 @@ from containerfs.fs.tree import Tree
 log = logging.getLogger(__name__)
 
 LIMIT = 5.0  # seconds that a program waits for it
+LATELY = 60.0  # seconds in which a server may come to have what it has taken
 REST = 10.0  # times what a renewal that changed nothing took, until the next for such a reason
 
 
@@ -54,9 +56,19 @@ class Renewal:
             raise Expired(f"container {container.remote.id} has expired")
         if file.remote is not remote or file.parent is None:
             self._rests.pop(container, None)
+        elif is_missing and _was_sent_lately(file, remote):
+            log.info("%r was sent, and is not to be had yet: %s", file.path, error)
         elif is_missing:
             self._metadata.hide(container.remote.id, remote.id)  # it is listed, and is not there
             if file.spool is None:
                 self._tree.orphan(file)
         else:  # a server that tells wrong lengths is not to be asked again for each file
             self._rests[container] = begun + REST * (trio.current_time() - begun)
+
+
+def _was_sent_lately(file: File, remote: RemoteFile) -> bool:
+    """Whether *remote* is known to have been there, for it came from here a moment ago."""
+    local = file.local
+    if local is None or local.file_id != remote.id or local.ctime_ns is None:
+        return False
+    return abs(time.time() - local.ctime_ns / 1e9) < LATELY

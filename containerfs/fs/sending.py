@@ -145,6 +145,7 @@ class Sending:
                     path=path,
                     fd=spool.fd,
                     size=spool.size,
+                    own=(*entry.replaces, *file.remote_ids),
                     may_be_there=was_sending,
                     others=entry.others,
                 )

@@ -11,11 +11,11 @@ import trio
 from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
-from containerfs.errors import FileSystemError
+from containerfs.errors import Expired, FileSystemError
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.keeping import Keeping
 from containerfs.fs.moves import Move, may_be_named
-from containerfs.fs.nodes import Directory, File, Node
+from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 from containerfs.fs.reading import Reading
 from containerfs.fs.sending import Sending, may_have_arrived
 from containerfs.fs.spooling import Spooling
@@ -169,7 +169,11 @@ class Transfer:
             async with self._uncertain.sending(move.container.remote.id, move.path):
                 try:
                     move.remote = await self._delivery.put(
-                        move.container, path=move.path, fd=fd, size=size
+                        move.container,
+                        path=move.path,
+                        fd=fd,
+                        size=size,
+                        own=file.remote_ids,
                     )
                     self._delivery.claim(move.remote)
                 except FileSystemError as exc:
@@ -233,10 +237,18 @@ class Transfer:
         except FileSystemError:
             return True
 
+    async def _is_there(self, container: ContainerDirectory, id: str) -> bool:
+        """Whether the server has this object for certain."""
+        try:
+            return await self._uploader.find(container.remote.id, id) is not None
+        except FileSystemError:
+            return False
+
     async def delete_source(self, moves: list[Move], target: Node | None) -> set[tuple[str, str]]:
         """Delete a single file's old object while the rename can still be taken back.
 
-        It can't where the server has overwritten the target: then the old object goes later.
+        It can't where the server has overwritten the target, or does not tell that the old object
+        is still there, as one may be gone whose deletion failed: then that goes later.
 
         Returns:
             What is gone, as (container id, file id).
@@ -248,15 +260,21 @@ class Transfer:
         gone: set[tuple[str, str]] = set()
         if container is None or remote is None or file.remote is None:
             return gone
-        try:
-            for id in file.remote_ids:
-                if id != remote.id:
-                    await self._uploader.remove(container.remote.id, id)
-                    gone.add((container.remote.id, id))
-        except FileSystemError:
-            if not gone and not await self._is_overwritten(target, moves[0]):
+        for id in file.remote_ids:
+            if id == remote.id:
+                continue
+            try:
+                await self._uploader.remove(container.remote.id, id)
+            except FileSystemError as exc:
+                if gone or (
+                    not isinstance(exc, Expired) and not await self._is_there(container, id)
+                ):
+                    break
+                if await self._is_overwritten(target, moves[0]):
+                    break
                 await self._take_back(moves)
                 raise
+            gone.add((container.remote.id, id))
         return gone
 
     async def delete(

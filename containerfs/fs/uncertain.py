@@ -18,7 +18,7 @@ from containerfs.api.types import RemoteFile
 from containerfs.cache.metadata import Metadata
 from containerfs.errors import Expired, FileSystemError, NotFound
 from containerfs.fs.delivery import Delivery
-from containerfs.fs.names import is_upload, upload_name
+from containerfs.fs.flattening import is_sent_as
 from containerfs.fs.nodes import ContainerDirectory
 from containerfs.upload.fingerprint import Fingerprint
 from containerfs.upload.intents import Intents, Rename
@@ -220,9 +220,7 @@ def _is_own(container: ContainerDirectory, file: RemoteFile) -> bool:
 def _may_be(rename: Rename, file: RemoteFile) -> bool:
     is_alike = file.size is None or any(file.size == content.size for content in rename.sent)
     return (
-        is_alike
-        and file.id not in rename.known
-        and is_upload(file.path, upload_name(rename.path), id=file.id, may_be_flat=True)
+        is_alike and file.id not in rename.known and is_sent_as(file, rename.path, may_be_flat=True)
     )
 
 

@@ -33,6 +33,7 @@ class Behaviours:
     phantom: bool = False  # a container with files also lists one that isn't there
     range: bool = True  # Range requests are granted
     content_length: bool = True  # off: content comes chunked, its size untold
+    empty_deletes: bool = False  # a deletion, also of what is not there, answers 204 and no body
     errors_as_200: bool = False  # an error body on content has status 200
     long_ids: bool = False  # new objects get ids of 237 characters
 

@@ -59,9 +59,12 @@ class Operations:
 
     async def delete_container(self, request: Request, container_id: str) -> Response:
         """DELETE /containers/{container_id}."""
-        container = self._find(container_id)
-        self._store.containers.delete(container, behaviours=self._behaviours)
-        return json_answer({"id": container.id, "object": "container.deleted", "deleted": True})
+        try:
+            container = self._find(container_id)
+            self._store.containers.delete(container, behaviours=self._behaviours)
+        except Refusal as refusal:
+            return self._not_deleted(refusal)
+        return self._deleted({"id": container.id, "object": "container.deleted", "deleted": True})
 
     async def list_files(self, request: Request, container_id: str) -> Response:
         """GET /containers/{container_id}/files."""
@@ -90,9 +93,12 @@ class Operations:
     async def delete_file(self, request: Request, container_id: str, file_id: str) -> Response:
         """DELETE /containers/{container_id}/files/{file_id}."""
         self._check_writable()
-        file = self._store.files.find(self._alive(container_id), file_id)
-        self._store.files.delete(file, behaviours=self._behaviours)
-        return json_answer({"id": file.id, "object": "container.file.deleted", "deleted": True})
+        try:
+            file = self._store.files.find(self._alive(container_id), file_id)
+            self._store.files.delete(file, behaviours=self._behaviours)
+        except Refusal as refusal:
+            return self._not_deleted(refusal)
+        return self._deleted({"id": file.id, "object": "container.file.deleted", "deleted": True})
 
     async def content(self, request: Request, container_id: str, file_id: str) -> Response:
         """GET /containers/{container_id}/files/{file_id}/content."""
@@ -107,6 +113,14 @@ class Operations:
     @property
     def _behaviours(self) -> Behaviours:
         return self._conduct.behaviours
+
+    def _deleted(self, data: dict[str, object]) -> Response:
+        return Response(status_code=204) if self._behaviours.empty_deletes else json_answer(data)
+
+    def _not_deleted(self, refusal: Refusal) -> Response:
+        if self._behaviours.empty_deletes and refusal.status == 404:
+            return Response(status_code=204)
+        raise refusal
 
     def _find(self, container_id: str) -> Container:
         return self._store.containers.find(container_id, behaviours=self._behaviours)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from containerfs.api.client import Client
@@ -249,10 +249,27 @@ async def test_one_page_is_asked_for_once() -> None:
     assert server.asked == [("desc", None)]
 
 
-async def test_an_order_that_the_server_does_not_know_does_no_harm() -> None:
-    server = List(list(range(1, 31)))
-    found = await both_ends(lambda _, after: server("desc", after))
-    assert [entry.created for entry in found] == list(range(30, 0, -1))
+@settings(deadline=None)
+@given(
+    times=st.lists(st.integers(0, 12), max_size=40),
+    order=st.sampled_from(["asc", "desc"]),
+    size=st.integers(1, 5),
+    seed=st.integers(0, 1000),
+)
+@example(times=[1] * 8 + [2] * 8, order="desc", size=3, seed=0)
+def test_an_order_that_the_server_does_not_know_does_no_harm(
+    times: list[int], order: str, size: int, seed: int
+) -> None:
+    server = List(times, size=size)
+    jitter = random.Random(seed)
+
+    async def fetch(_: str, after: str | None) -> Page[RemoteFile]:
+        for _step in range(jitter.randrange(5)):
+            await trio.lowlevel.checkpoint()
+        return await server(order, after)
+
+    found = trio.run(both_ends, fetch)
+    assert sorted(entry.created for entry in found) == sorted(times)
 
 
 async def test_a_failing_other_end_does_no_harm() -> None:

@@ -87,6 +87,17 @@ def test_missing_fields_of_a_container_take_defaults() -> None:
     assert parsed.expires_at is None
 
 
+@pytest.mark.parametrize(
+    ("status", "is_expired"),
+    [
+        *((status, False) for status in ("running", "active", None, "", "???")),
+        *((status, True) for status in ("expired", "deleted", "EXPIRED")),
+    ],
+)
+def test_a_container_is_live_unless_it_is_said_to_be_dead(status: Any, is_expired: bool) -> None:
+    assert container({"id": "c", "status": status}).is_expired is is_expired
+
+
 @pytest.mark.parametrize("entry", [{"id": 1, "path": "x"}, {"id": "", "path": "x"}, {"id": "f"}, 7])
 def test_an_entry_without_id_or_path_is_left_out_with_a_warning(
     entry: Any, caplog: pytest.LogCaptureFixture
@@ -101,6 +112,18 @@ def test_an_entry_without_id_or_path_is_left_out_with_a_warning(
 def test_a_page_without_last_id_ends_with_its_last_entry() -> None:
     data = {"data": [{"id": "a", "path": ""}, {"id": "b", "path": ""}]}
     assert page(data, lambda entry: remote_file(entry, container_id="c")).last_id == "b"
+
+
+@pytest.mark.parametrize("more", [True, 1, "true", "yes", None, {}, 2.0])
+def test_a_page_that_does_not_say_that_it_is_the_last_is_followed_by_another(more: Any) -> None:
+    data = {"data": [{"id": "a", "path": ""}], "has_more": more}
+    assert page(data, lambda entry: remote_file(entry, container_id="c")).has_more
+
+
+@pytest.mark.parametrize("more", [False, 0, "false", "0"])
+def test_a_page_that_says_that_it_is_the_last_is_the_last(more: Any) -> None:
+    data = {"data": [{"id": "a", "path": ""}], "has_more": more}
+    assert not page(data, lambda entry: remote_file(entry, container_id="c")).has_more
 
 
 @pytest.mark.parametrize("data", [None, [], "list", {"data": {}}, {"data": None}, {"error": 1}])

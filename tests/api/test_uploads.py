@@ -44,7 +44,7 @@ def answers(raw: Any) -> dict[str, list[bytes]]:
         "refused": [raw.json({"error": {"message": "no such thing"}}, 404)],
         "broken": [raw.json({}, 500)],
         "error as success": [raw.json({**FILE, "error": {"message": "expired"}})],
-        "nothing of a file": [raw.json({"id": "f"})],
+        "nothing of a file": [raw.json({"path": "/mnt/data/x"})],
         "no JSON": [raw.plain(b"<html>")],
         "no HTTP": [b"<html>\r\n\r\n" + raw.CLOSE],
         "encoded": [raw.plain(gzip.compress(body), Content_Encoding="gzip")],
@@ -166,3 +166,29 @@ async def test_nothing_is_sent_while_the_server_wants_silence(
         nursery.start_soon(one, tmp_path / "b")
     assert len(raw.requests) == 3
     assert min(took) >= 0.2
+
+
+@pytest.mark.parametrize("size", [SHORT, USUAL])
+async def test_what_an_answer_leaves_out_is_asked_for(
+    raw: Any, raw_client: Client, tmp_path: Path, size: int
+) -> None:
+    raw.answers = [raw.json({"id": "f", "path": None}), raw.json(FILE)]
+    file = await uploaded(raw_client, tmp_path, size)
+    assert (file.id, file.path, file.size) == ("f", "/mnt/data/x", 1)
+    assert [request.line.split()[0] for request in raw.requests] == ["POST", "GET"]
+
+
+async def test_an_upload_with_an_id_is_certain_though_nobody_tells_its_path(
+    raw: Any, raw_client: Client, tmp_path: Path
+) -> None:
+    raw.answers = [raw.json({"id": "f", "bytes": SHORT}), raw.json({}, 405)]
+    file = await uploaded(raw_client, tmp_path, SHORT)
+    assert (file.id, file.path, file.size) == ("f", "/mnt/data/né/x.txt", SHORT)
+
+
+async def test_an_id_that_leads_nowhere_is_no_upload(
+    raw: Any, raw_client: Client, tmp_path: Path
+) -> None:
+    raw.answers = [raw.json({"id": "job_1"}), raw.json({}, 404)]
+    with pytest.raises(Uncertain):
+        await uploaded(raw_client, tmp_path, SHORT)

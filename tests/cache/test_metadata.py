@@ -1,6 +1,7 @@
 """Metadata: listings with a time to live, on a clock that the tests move."""
 
-from contextlib import contextmanager
+import time
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import trio
@@ -44,6 +45,13 @@ class FakeClient:
         if file_id in self.gone:
             raise NotFound("gone")
         return remote(file_id)
+
+    @asynccontextmanager
+    async def download_file(self, container_id, file_id, *, length):
+        await trio.lowlevel.checkpoint()
+        if file_id in self.gone:
+            raise NotFound("gone")
+        yield
 
     async def list_files(self, container_id, *, limit=100, order="desc", after=None, known=None):
         return await self._page(container_id, self.files)
@@ -503,6 +511,39 @@ async def test_what_was_made_here_is_remembered_for_the_next_mount(
     with reopened(tmp_path / "s") as state:
         metadata = Metadata(client=client, state=state, ttl=TTL, nursery=nursery)
         assert await ids(metadata) == ["own"]
+
+
+async def test_what_was_made_here_and_is_not_listed_yet_is_shown_by_the_next_mount_too(
+    client, tmp_path, nursery, mock_clock
+):
+    client.files, client.containers = [remote("a")], [box("c")]
+    with reopened(tmp_path / "s") as state:
+        metadata = Metadata(client=client, state=state, ttl=TTL, nursery=nursery)
+        metadata.learn(remote("own", path="/mnt/data/é\n\udc80"))
+        metadata.learn(remote("gone"))
+        metadata.forget("c", "gone")
+        metadata.learn_container(box("new"))
+    with reopened(tmp_path / "s") as state:
+        metadata = Metadata(client=client, state=state, ttl=TTL, nursery=nursery)
+        mock_clock.jump(1)
+        assert await ids(metadata) == ["a", "own"]
+        assert sorted(each.id for each in (await metadata.containers()).entries) == ["c", "new"]
+        client.files, client.containers = [remote("a"), remote("own")], [box("c"), box("new")]
+        await ids(metadata, fresh=True)
+        await metadata.containers(fresh=True)
+    with reopened(tmp_path / "s") as state:
+        assert state.created_files() == []
+        assert state.created_containers() == []
+
+
+async def test_what_the_server_never_lists_is_not_shown_for_ever_by_the_next_mounts(
+    client, tmp_path, nursery, mock_clock
+):
+    with reopened(tmp_path / "s") as state:
+        state.add_creation("c", remote("own"), at=time.time() - OVERLAY_LIFE - 60)
+        metadata = Metadata(client=client, state=state, ttl=TTL, nursery=nursery)
+        assert await ids(metadata) == []
+        assert state.created_files() == []
 
 
 async def test_a_long_listing_is_kept_when_the_mount_stops(client, tmp_path, nursery, mock_clock):

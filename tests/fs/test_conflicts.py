@@ -81,6 +81,20 @@ async def test_a_conflict_touches_no_other_file(service, box, machines):
         assert len(service.truth(box)) == 3
 
 
+@pytest.mark.parametrize("others", [[], ["b"]])
+async def test_what_was_made_here_and_removed_elsewhere_before_it_was_listed_is_gone(
+    service, box, tree, others
+):
+    assert await tree.names(box.name) == []
+    await tree.write(f"{box.name}/a", b"content")
+    (made,) = service.files(box)
+    service.call("DELETE", f"/v1/containers/{box}/files/{made['id']}")
+    for name in others:
+        service.upload(box, name, b"other")
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == dict.fromkeys(others, b"other")
+
+
 async def test_who_has_a_file_open_reads_on_when_the_model_rewrites_it(service, box, tree):
     id = service.write(box, "/mnt/data/a", b"old")["id"]
     handle = await tree.open(f"{box.name}/a")
@@ -214,6 +228,16 @@ async def test_a_new_file_is_there_though_it_is_not_listed_yet(service, box, tre
     await tree.write(f"{box.name}/a", b"content")
     await tree.refresh(box.name)
     assert await tree.all(box.name) == {"a": b"content"}
+
+
+async def test_a_new_file_is_there_though_the_server_describes_no_file(service, box, tree):
+    service.set_behaviours(list_lag=60)
+    service.set_faults({"kind": "status", "operation": "retrieve_file", "status": 404})
+    await tree.write(f"{box.name}/a", b"content")
+    await tree.write(f"{box.name}/empty", b"")
+    for _ in range(2):
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == {"a": b"content", "empty": b""}
 
 
 async def test_an_unlinked_file_that_is_open_is_read_to_its_end(service, box, tree):

@@ -16,6 +16,7 @@ from containerfs.fs.names import (
     escape_id,
     from_kernel,
     id_tail,
+    is_upload,
     stripped,
     tailed,
     to_kernel,
@@ -228,6 +229,11 @@ def test_paths_run_together_become_one_name():
         ("/mnt/database", (OUTSIDE, "mnt", "database")),
         ("/mnt/data/../x", ("%2E%2E", "x")),
         ("/mnt/data/.", ("%2E",)),
+        ("./a.txt", ("a.txt",)),
+        ("././d/./a.txt", ("d", "%2E", "a.txt")),
+        ("/mnt/data/./a.txt", ("%2E", "a.txt")),
+        ("./", ("%2E",)),
+        ("./../x", ("%2E%2E", "x")),
     ],
 )
 def test_paths_are_shown_below_their_container(path, shown):
@@ -322,6 +328,29 @@ def test_what_the_server_calls_a_file_is_what_it_is_uploaded_as_again(names):
     )
     if is_plain and not set(names) & {".", ".."} and not any("~" in part for part in parts):
         assert upload_name("/".join(parts)) == "/".join(names)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_it"),
+    [
+        ("/mnt/data/d/a", True),
+        ("d/a", True),
+        (f"./d/{'0' * 32}-a", True),
+        ("/d/a", True),
+        (f"/workspace/d/{'0' * 32}-a", True),
+        ("/home/user/work/d/a", True),
+        ("/mnt/data/a", False),
+        ("/workspace/a", False),
+        ("/mnt/data/x/d/a", False),
+        ("/one/two/three/four/d/a", False),
+        ("/workspace/d/ab", False),
+    ],
+)
+def test_an_upload_is_known_by_its_path_wherever_a_server_keeps_its_uploads(path, is_it):
+    wherever = {"may_be_flat": False, "may_be_elsewhere": True}
+    assert is_upload(path, "d/a", id=ID, **wherever) is is_it
+    assert not is_upload("/workspace/d/a", "d/a", id=ID, may_be_flat=False)
+    assert is_upload("/workspace/a", "d/a", id=ID, may_be_flat=True, may_be_elsewhere=True)
 
 
 def test_names_are_uploaded_as_they_were_typed():

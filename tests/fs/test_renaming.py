@@ -111,6 +111,17 @@ async def test_a_temporary_file_becomes_real_by_its_name(service, box, tree):
     assert tree.journal().entries == []
 
 
+@pytest.mark.parametrize("status", [403, 500])
+async def test_a_file_is_never_lost_where_its_deletion_fails_after_it_was_done(
+    service, box, tree, status
+):
+    await tree.write(f"{box.name}/a", b"content")
+    service.set_faults(refusing("delete_file", status=status, done=True))
+    await tree.rename(f"{box.name}/a", f"{box.name}/b")
+    assert service.truth(box) == [("b", b"content")]
+    assert await tree.all(box.name) == {"b": b"content"}
+
+
 async def test_an_editors_save_with_a_backup_loses_nothing_at_any_moment(service, box, tree):
     await tree.write(f"{box.name}/a", b"old")
     service.forget_requests()

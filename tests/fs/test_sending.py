@@ -364,3 +364,37 @@ async def test_a_name_is_the_same_here_after_a_remount_and_elsewhere(
         elsewhere[shown] = elsewhere.pop(name)
     async with mounting(tmp_path / "another machine") as tree:
         assert await tree.all(box.name) == elsewhere
+
+
+@pytest.mark.parametrize("same_name", ["overwrite", "overwrite_keep_id", "add"])
+@pytest.mark.parametrize("slashes", ["flatten", "refuse", "keep"])
+async def test_files_of_one_name_are_kept_apart_where_the_server_overwrites(
+    service, box, mounting, slashes, same_name
+):
+    service.set_behaviours(naming="plain", slashes=slashes, same_name=same_name)
+    files = {"a": b"top", "d/a": b"middle", "d/e/a": b"deep", "d/b": b"below", "b": b"above"}
+    async with mounting() as tree:
+        await tree.mkdir(f"{box.name}/d")
+        await tree.mkdir(f"{box.name}/d/e")
+        for path, data in files.items():
+            await tree.write(f"{box.name}/{path}", data)
+        for path in files:
+            await tree.write(f"{box.name}/{path}", files[path] + b" again")
+            files[path] += b" again"
+        await tree.rename(f"{box.name}/d/b", f"{box.name}/d/e/b")
+        files["d/e/b"] = files.pop("d/b")
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == files
+        assert sorted(data for _, data in service.truth(box)) == sorted(files.values())
+    async with mounting() as tree:
+        for path in ("c", "d/c"):
+            await tree.mkdir(f"{box.name}/{path}")
+        async with trio.open_nursery() as nursery:
+            for path in ("a", "c/a", "d/c/a"):
+                files[path] = b"new " + path.encode()
+                nursery.start_soon(tree.write, f"{box.name}/{path}", files[path])
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == files
+    assert sorted(data for _, data in service.truth(box)) == sorted(files.values())
+    if slashes == "keep":
+        assert sorted(path for path, _ in service.truth(box)) == sorted(files)

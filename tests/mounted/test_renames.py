@@ -1,6 +1,7 @@
 """Renaming, on a server that has no rename: what it costs, and what a failure half way leaves."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -44,6 +45,22 @@ def test_renaming_a_file_written_here_downloads_nothing(box, counted, sent):
     assert (box / "renamed").read_bytes() == b"content" * 1000
     assert "content" not in counted(box)
     assert sent(box) == {"renamed": b"content" * 1000}
+
+
+def test_a_server_that_says_nothing_to_a_deletion_is_asked_once(mount, server, stored):
+    server.set_behaviours(empty_deletes=True)
+    box = mount() / "box"
+    box.mkdir()
+    for name in ("old", "rewritten", "removed"):
+        (box / name).write_bytes(name.encode())
+    os.rename(box / "old", box / "new")
+    (box / "rewritten").write_bytes(b"again")
+    os.remove(box / "removed")
+    assert len(server.requests("delete_file")) == 3
+    id = os.getxattr(box, "user.containerfs.id").decode()
+    assert stored(id) == {"new": b"old", "rewritten": b"again"}
+    shutil.rmtree(box)
+    assert len(server.requests("delete_container")) == 1
 
 
 def test_renaming_a_file_that_is_not_cached_downloads_it_once(mount, server, stored):

@@ -72,6 +72,38 @@ def test_what_was_deleted_stays_away_after_a_remount_while_the_list_lags(server,
     assert (box / "file").read_bytes() == b"second"
 
 
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_what_was_made_stays_after_a_remount_while_the_list_lags(server, mount, end):
+    server.set_behaviours(list_lag_lists=1000, slashes="flatten")
+    mounted = mount(ttl=0)
+    box = mounted / "box"
+    (box / "dir").mkdir(parents=True)
+    (box / "dir" / "file").write_bytes(b"content")
+    os.chmod(box / "dir" / "file", 0o640)
+    getattr(mounted, end)()
+    for _ in range(2):
+        mounted.remount()
+        assert os.listdir(mounted.path) == ["box"]
+        assert os.listdir(box / "dir") == ["file"]
+        assert (box / "dir" / "file").read_bytes() == b"content"
+        assert os.stat(box / "dir" / "file").st_mode & 0o777 == 0o640
+
+
+def test_what_was_made_stays_where_its_content_is_not_to_be_had_yet(server, mount):
+    data = b"content" * 100_000
+    mounted = mount(ttl=0, cache_size=1000)
+    box = mounted / "box"
+    box.mkdir()
+    (box / "file").write_bytes(data)
+    mounted.remount()  # the kernel has its pages no more
+    server.set_faults({"kind": "status", "operation": "content", "status": 404})
+    with pytest.raises(FileNotFoundError):
+        (box / "file").read_bytes()
+    server.set_faults()
+    assert os.listdir(box) == ["file"]
+    assert (box / "file").read_bytes() == data
+
+
 def test_changes_by_others_are_seen_within_the_ttl(server, mount, api, eventually, rewrite):
     assert OPTIONS["ttl"].default == "10"
     id = server.new_container("box")

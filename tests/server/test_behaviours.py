@@ -171,6 +171,16 @@ def test_a_deleted_object_is_listed_for_a_number_of_lists(server):
     assert [len(server.call("GET", "/v1/containers")["data"]) for _ in range(3)] == [1, 1, 0]
 
 
+def test_a_deletion_is_answered_with_nothing(server):
+    container = server.new_container()
+    path = f"/v1/containers/{container}/files/{server.upload(container, 'a', b'x')['id']}"
+    server.set_behaviours(empty_deletes=True)
+    for each in (path, path, f"/v1/containers/{container}", f"/v1/containers/{container}"):
+        status, _, body = server.exchange("DELETE", each)
+        assert (status, body) == (204, b"")
+    assert server.call("GET", "/v1/containers")["data"] == []
+
+
 def test_a_deleted_object_is_listed_for_a_time_also_after_a_restart(server):
     container = server.new_container()
     file = server.upload(container, "a", b"x")

@@ -1,0 +1,144 @@
+"""What a server makes of the slashes in names: some keep them, some refuse them, some drop them.
+
+Where they are dropped, `d/x` and `x` are one name to the server, and one that overwrites what has a
+name already would lose one file for the other. So what would get the name of another file's object
+is sent under a name of its own; here it has its own path in any case. Where uploads get a prefix,
+none is ever the name of another.
+"""
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+import trio
+
+from containerfs.api.types import RemoteFile
+from containerfs.fs.names import DATA, components, is_upload, marked_name, stripped, upload_name
+from containerfs.fs.nodes import ContainerDirectory, File
+
+
+class Flattening:
+    """What is known of the containers' server, by what it made of the names of uploads."""
+
+    def __init__(self) -> None:
+        self._flat: set[str] = set()  # containers where directories are refused or dropped
+        self._deep: set[str] = set()  # and where they were seen to be kept
+        self._prefixed: set[str] = set()  # and where uploads get a prefix
+        self._known: set[str] = set()  # those whose files were looked at
+        self._under_way: dict[tuple[str, str], tuple[str, trio.Event]] = {}
+
+    def is_deep(self, container_id: str) -> bool:
+        """Whether directories were seen to be kept."""
+        return container_id in self._deep
+
+    def listed(self, container: ContainerDirectory) -> None:
+        """Whether they are kept may show in what is listed."""
+        entries = container.listing.entries if container.listing is not None else ()
+        if any(len(stripped(file.path, id=file.id) or ()) > 1 for file in entries):
+            self._deep.add(container.remote.id)
+
+    def refused(self, container: ContainerDirectory) -> None:
+        """A name with directories was refused, and was not without them."""
+        self._flat.add(container.remote.id)
+
+    def learn(self, container: ContainerDirectory, name: str, remote: RemoteFile) -> None:
+        """What was sent as *name* has become *remote*."""
+        id = container.remote.id
+        if id in self._deep and id in self._prefixed:
+            return
+        short = stripped(remote.path, id=remote.id)
+        if short is not None:
+            self._prefixed.add(id)
+        if len(short or ()) > 1 or _is(remote, name, may_be_flat=False):
+            if "/" in name:
+                self._deep.add(id)
+        elif _is(remote, name, may_be_flat=True):
+            self._flat.add(id)
+
+    @asynccontextmanager
+    async def name(
+        self, container: ContainerDirectory, path: str, *, own: Collection[str]
+    ) -> AsyncIterator[str]:
+        """The name to send *path* under, inside.
+
+        Args:
+            own: The ids of the objects that it takes the place of.
+        """
+        name = upload_name(path)
+        id, base = container.remote.id, name.rpartition("/")[2]
+        self._look_at(container)
+        if id in self._prefixed or (id in self._deep and "/" in name):
+            yield base if id in self._flat else name
+            return
+        key = id, base
+        while (another := self._under_way.get(key)) is not None and another[0] != path:
+            await another[1].wait()
+        is_over = trio.Event()
+        self._under_way[key] = path, is_over
+        try:
+            is_taken = self._is_taken(container, path, base, own)
+            name = marked_name(path) if is_taken else name
+            yield name.rpartition("/")[2] if id in self._flat else name
+        finally:
+            self._under_way.pop(key, None)
+            is_over.set()
+
+    def _look_at(self, container: ContainerDirectory) -> None:
+        """Learn from what an earlier mount has sent, once."""
+        id = container.remote.id
+        if id in self._known:
+            return
+        self._known.add(id)
+        for file in container.files.values():
+            remote = file.remote
+            if file.parent is container or file.parent is None or remote is None:
+                continue
+            if "/" not in remote.path.removeprefix(DATA):
+                self.learn(container, upload_name(file.path), remote)
+                return
+
+    def _is_taken(
+        self, container: ContainerDirectory, path: str, base: str, own: Collection[str]
+    ) -> bool:
+        """Whether another file's object has the name *base* on the server."""
+        if container.remote.id in self._flat:
+            others = [file for file in container.files.values() if file.path != path]
+        else:  # nothing has gone into a directory yet
+            top = container.children.get(base)
+            others = [top] if "/" in path and isinstance(top, File) else []
+        return any(_has_name(file.remote, base, own) for file in others)
+
+
+def is_sent_as(file: RemoteFile, path: str, *, may_be_flat: bool) -> bool:
+    """Whether *file* has a path on the server that an upload of *path* may get.
+
+    Args:
+        may_be_flat: Or its base name alone.
+    """
+    names = (upload_name(path), marked_name(path)) if may_be_flat else (upload_name(path),)
+    may_be_elsewhere = file.source != "assistant"
+    return any(
+        is_upload(
+            file.path,
+            name,
+            id=file.id,
+            may_be_flat=may_be_flat,
+            may_be_elsewhere=may_be_elsewhere,
+        )
+        for name in names
+    )
+
+
+def _is(remote: RemoteFile, name: str, *, may_be_flat: bool) -> bool:
+    return is_upload(
+        remote.path, name, id=remote.id, may_be_flat=may_be_flat, may_be_elsewhere=True
+    )
+
+
+def _has_name(remote: RemoteFile | None, base: str, own: Collection[str]) -> bool:
+    return (
+        remote is not None
+        and remote.id not in own
+        and remote.path.endswith(base)
+        and components(remote.path, id=remote.id)[-1:] == components(DATA + base, id=remote.id)
+        and (remote.source != "assistant" or "/" not in remote.path.removeprefix(DATA))
+    )
