@@ -68,6 +68,9 @@ class Delivery:
                 progress=progress,
             )
             try:
+                certain = self._flattening.certain_name(container, path)
+                if certain is not None:
+                    return await self._sent(send, container, certain, may_be_there=may_be_there)
                 async with self._flattening.name(container, path, own=own) as name:
                     remote = await self._sent(send, container, name, may_be_there=may_be_there)
                 if self._flattening.is_deep(container.remote.id) and name != upload_name(path):

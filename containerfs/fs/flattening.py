@@ -43,16 +43,26 @@ class Flattening:
     def learn(self, container: ContainerDirectory, name: str, remote: RemoteFile) -> None:
         """What was sent as *name* has become *remote*."""
         id = container.remote.id
-        if id in self._deep and id in self._prefixed:
+        is_deep = "/" in name
+        if id in self._prefixed and (id in self._deep or not is_deep):
             return
         short = stripped(remote.path, id=remote.id)
         if short is not None:
             self._prefixed.add(id)
+        if not is_deep:
+            return
         if len(short or ()) > 1 or _is(remote, name, may_be_flat=False):
-            if "/" in name:
-                self._deep.add(id)
+            self._deep.add(id)
         elif _is(remote, name, may_be_flat=True):
             self._flat.add(id)
+
+    def certain_name(self, container: ContainerDirectory, path: str) -> str | None:
+        """The name to send *path* under; None where it may be another file's: see `name`."""
+        name, id = upload_name(path), container.remote.id
+        self._look_at(container)
+        if id in self._prefixed or (id in self._deep and "/" in name):
+            return name.rpartition("/")[2] if id in self._flat else name
+        return None
 
     @asynccontextmanager
     async def name(
@@ -65,10 +75,6 @@ class Flattening:
         """
         name = upload_name(path)
         id, base = container.remote.id, name.rpartition("/")[2]
-        self._look_at(container)
-        if id in self._prefixed or (id in self._deep and "/" in name):
-            yield base if id in self._flat else name
-            return
         key = id, base
         while (another := self._under_way.get(key)) is not None and another[0] != path:
             await another[1].wait()

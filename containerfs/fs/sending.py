@@ -138,8 +138,9 @@ class Sending:
         remote, before = None, container.listing
         begun = False
         try:
-            async with self._uncertain.sending(container.remote.id, path):
-                begun = True
+            await self._uncertain.settle(container.remote.id, path)
+            begun = True
+            with self._uncertain.sending(container.remote.id, path):
                 remote = await self._delivery.put(
                     container,
                     path=path,

@@ -166,7 +166,8 @@ class Transfer:
                 content = await self._reading.whole(file)
                 pins.callback(self._store.unpin, content)
             fd, size = content.fd, content.size or 0
-            async with self._uncertain.sending(move.container.remote.id, move.path):
+            await self._uncertain.settle(move.container.remote.id, move.path)
+            with self._uncertain.sending(move.container.remote.id, move.path):
                 try:
                     move.remote = await self._delivery.put(
                         move.container,

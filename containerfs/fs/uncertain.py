@@ -9,8 +9,8 @@ may be all that is left of it.
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -123,14 +123,9 @@ class UncertainRenames:
         while not await self._settle(id):
             await self._sent.wait()
 
-    @asynccontextmanager
-    async def sending(self, container_id: str, path: str) -> AsyncIterator[None]:
-        """Around an upload as *path*: what arrived there before is gone, and not looked for now.
-
-        Raises:
-            FileSystemError: The server does not tell what arrived.
-        """
-        await self.settle(container_id, path)
+    @contextmanager
+    def sending(self, container_id: str, path: str) -> Iterator[None]:
+        """Around an upload as *path*, which begins right after `settle`: it is not looked for."""
         name = _name(container_id, path)
         self._sending[name] += 1
         try:
