@@ -8,6 +8,7 @@ call left, or that and what the call under way does. What is wrong is printed as
 """
 
 import contextlib
+import inspect
 import json
 import logging
 import os
@@ -74,7 +75,7 @@ class DyingClient:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
-        if name == "download_file":
+        if not inspect.iscoroutinefunction(method):
             return method
 
         async def call(*args: Any, **kwargs: Any) -> Any:
