@@ -158,6 +158,26 @@ async def test_a_rename_that_was_cut_off_is_over_and_touches_nobody_elses_file(
     assert dict(service.truth(box)) == expected
 
 
+async def test_a_rename_that_was_cut_off_is_over_where_its_name_was_taken(service, box, mounting):
+    service.set_behaviours(naming="plain", slashes="flatten", same_name="overwrite")
+    async with mounting() as tree:
+        await tree.write(f"{box.name}/a", b"top")
+        await tree.write(f"{box.name}/b", b"content")
+        for name in ("d", "e"):
+            await tree.mkdir(f"{box.name}/{name}")
+        await tree.write(f"{box.name}/e/c", b"so that it is known to be flat")
+        service.set_faults({**LOST}, {"kind": "stall", "operation": "list_files"})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tree.rename, f"{box.name}/b", f"{box.name}/d/a")
+            await tree.until(lambda: service.fired(1))
+            nursery.cancel_scope.cancel()
+        service.set_faults()
+        assert len(service.files(box)) == 4
+    async with mounting(recover=True) as tree:
+        await tree.until(lambda: len(service.files(box)) == 3)
+        assert (await tree.all(box.name)).keys() == {"a", "b", "e/c"}
+
+
 async def test_a_removal_before_the_crash_holds(service, box, mounting, tmp_path):
     async with mounting() as tree:
         await killed_while_dirty(tree, f"{box.name}/a", b"content")
