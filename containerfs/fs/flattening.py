@@ -46,8 +46,8 @@ class Flattening:
         if id in self._deep and id in self._prefixed:
             return
         short = stripped(remote.path, id=remote.id)
-        if short is not None:
-            self._prefixed.add(id)
+        if short is not None and not _has_base(remote, name.rpartition("/")[2]):
+            self._prefixed.add(id)  # else what looks like one is the name's own
         if len(short or ()) > 1 or _is(remote, name, may_be_flat=False):
             if "/" in name:
                 self._deep.add(id)
@@ -112,10 +112,12 @@ def is_sent_as(file: RemoteFile, path: str, *, may_be_flat: bool) -> bool:
     """Whether *file* has a path on the server that an upload of *path* may get.
 
     Args:
-        may_be_flat: Or its base name alone.
+        may_be_flat: Or its base name alone; not for what was written by the model's code, which
+            has its own path.
     """
-    names = (upload_name(path), marked_name(path)) if may_be_flat else (upload_name(path),)
     may_be_elsewhere = file.source != "assistant"
+    may_be_flat = may_be_flat and may_be_elsewhere
+    names = (upload_name(path), marked_name(path)) if may_be_flat else (upload_name(path),)
     return any(
         is_upload(
             file.path,
@@ -138,7 +140,12 @@ def _has_name(remote: RemoteFile | None, base: str, own: Collection[str]) -> boo
     return (
         remote is not None
         and remote.id not in own
-        and remote.path.endswith(base)
-        and components(remote.path, id=remote.id)[-1:] == components(DATA + base, id=remote.id)
+        and _has_base(remote, base)
         and (remote.source != "assistant" or "/" not in remote.path.removeprefix(DATA))
+    )
+
+
+def _has_base(remote: RemoteFile, base: str) -> bool:
+    return remote.path.endswith(base) and components(remote.path, id=remote.id)[-1:] == components(
+        DATA + base, id=remote.id
     )
