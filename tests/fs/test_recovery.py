@@ -84,6 +84,25 @@ async def test_a_file_whose_upload_was_under_way_is_on_the_server_once(
         assert await tree.all(box.name) == {"a": b"new", "other": b"new"}
 
 
+@pytest.mark.parametrize("slashes", ["keep", "flatten"])
+async def test_a_copy_that_was_being_sent_is_not_taken_for_its_original(
+    service, box, mounting, slashes
+):
+    service.set_behaviours(slashes=slashes)
+    service.upload(box, "a", b"content")
+    async with mounting() as tree:
+        await tree.mkdir(f"{box.name}/d")
+        await (await tree.create(f"{box.name}/d/a")).release()
+        await killed_while_sending(service, tree, f"{box.name}/d/a", b"content", arrives=False)
+    async with mounting(recover=True) as tree:
+        await all_sent(tree)
+        assert await tree.all(box.name) == {"a": b"content", "d/a": b"content"}
+        await tree.unlink(f"{box.name}/d/a")
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == {"a": b"content"}
+        assert service.truth(box) == [("a", b"content")]
+
+
 async def test_what_was_written_after_the_crash_is_what_counts(service, box, mounting):
     async with mounting() as tree:
         await tree.write(f"{box.name}/a", b"old")

@@ -227,6 +227,21 @@ async def test_a_file_of_others_is_not_taken_for_a_lost_upload(service, box, tre
     assert await tree.all(box.name) == {"a": b"content", "xa": b"content"}
 
 
+async def test_what_the_model_has_made_of_the_same_content_is_not_taken_for_a_lost_upload(
+    service, box, tree
+):
+    await tree.names(box.name)
+    await tree.mkdir(f"{box.name}/d")
+    service.set_faults({**LOST, "kind": "reset"}, refusing("list_files"))
+    with pytest.raises(FileSystemError):
+        await tree.write(f"{box.name}/d/a", b"content")
+    service.write(box, "/mnt/data/a", b"content")
+    service.set_faults()
+    await tree.mount.sending.send(await tree.file(f"{box.name}/d/a"))
+    await tree.unlink(f"{box.name}/d/a")
+    assert service.truth(box) == [("a", b"content")]
+
+
 async def test_the_old_object_that_could_not_be_deleted_is_hidden_and_deleted_later(
     service, box, tree, mounting
 ):
