@@ -197,6 +197,7 @@ class Sends:
             uploader=storage.uploader,
             uncertain=self.uncertain,
         )
+        self.lost_answers.recall()
         self.outstanding = Outstanding(
             journal=storage.journal,
             uploader=storage.uploader,

@@ -57,6 +57,7 @@ class Route:
         try:
             await channel.shake_hands(limit)
         except BaseException:
+            self._found = None  # another address of the host may do better
             channel.close()
             raise
         return channel

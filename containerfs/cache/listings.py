@@ -30,11 +30,18 @@ SAVE_EVERY = 5.0  # seconds from one time that a listing is saved to the next
 
 
 @contextmanager
-def not_remembered() -> Iterator[None]:
-    """Go on where our own disk fails inside: what is known now holds, the next mount asks anew."""
+def not_remembered(state: State) -> Iterator[None]:
+    """Go on where our own disk fails inside: what is known now holds, the next mount asks anew.
+
+    Raises:
+        NoSpace, LocalFault: The transaction under way was lost with it, and so must end.
+    """
+    was_in_transaction = state.connection.in_transaction
     try:
         yield
     except (NoSpace, LocalFault) as exc:
+        if was_in_transaction and not state.connection.in_transaction:
+            raise
         log.warning("a listing is not kept for the next mount: %s", exc)
 
 
@@ -165,7 +172,7 @@ class Listings(Generic[EntryT]):
         overlay = self.overlay(key)
         created, deleted = overlay.settle(listed, begun=begun)
         if created or deleted:
-            with not_remembered(), self._state.transaction():
+            with not_remembered(self._state), self._state.transaction():
                 self._state.forget_creations(key, created)
                 self._state.forget_tombstones(key, deleted)
         took = trio.current_time() - begun
@@ -189,7 +196,7 @@ class Listings(Generic[EntryT]):
         entries = self._last[key].entries
         if len(entries) <= SAVE_AT_ONCE:
             self._saved[key] = now
-            with not_remembered():
+            with not_remembered(self._state):
                 self._state.save_listing(key, entries)
                 self._unsaved.discard(key)
 
@@ -198,7 +205,7 @@ class Listings(Generic[EntryT]):
         for key in self._unsaved | self._overlays.keys():
             last = self._last_known(key)
             entries = self.overlay(key).over(() if last is None else last.entries)
-            with not_remembered():
+            with not_remembered(self._state):
                 self._state.save_listing(key, entries)
         self._unsaved.clear()
 

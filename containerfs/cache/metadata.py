@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 MOST_ASKED = 16  # of what was made here and is not listed: how many are asked for at each listing
 
+# Seconds for which it is recorded what was made here, for when the server can't be asked. What a
+# container had that is gone is never listed again, and would be recorded for ever.
+CREATION_LIFE = 86_400.0
+
 ROOT = ""  # the key of the list of containers
 
 
@@ -66,6 +70,8 @@ class Metadata:
         def since(at: float) -> float:
             return now - max(0.0, time.time() - at)
 
+        with not_remembered(state):
+            state.forget_creations_before(time.time() - CREATION_LIFE)
         for container_id, id in state.tombstones():
             source = self._containers if container_id == ROOT else self._files
             source.overlay(container_id).deleted[id] = now
@@ -174,7 +180,7 @@ class Metadata:
         overlay = self._containers.overlay(ROOT)
         self._forget_creation(self._containers, ROOT, container_id)
         overlay.deleted[container_id] = trio.current_time()
-        with not_remembered():
+        with not_remembered(self._state):
             self._state.add_tombstone(ROOT, container_id)
         self._files.forget(container_id)
 
@@ -183,7 +189,7 @@ class Metadata:
         overlay = self._files.overlay(file.container_id)
         self._learn(self._files, file.container_id, file)
         if overlay.deleted.pop(file.id, None) is not None:
-            with not_remembered():
+            with not_remembered(self._state):
                 self._state.forget_tombstones(file.container_id, [file.id])
 
     def forget(self, container_id: str, file_id: str) -> None:
@@ -191,7 +197,7 @@ class Metadata:
         overlay = self._files.overlay(container_id)
         self._forget_creation(self._files, container_id, file_id)
         overlay.deleted[file_id] = trio.current_time()
-        with not_remembered():
+        with not_remembered(self._state):
             self._state.add_tombstone(container_id, file_id)
 
     def hide(self, container_id: str, file_id: str) -> None:
@@ -206,13 +212,14 @@ class Metadata:
     def _learn(self, listings: Listings[EntryT], key: str, entry: EntryT) -> None:
         """*entry* was made here; the next mount shows it, too, until it is listed."""
         listings.overlay(key).created[entry.id] = (entry, trio.current_time())
-        with not_remembered():
+        with not_remembered(self._state):
             self._state.add_creation(key, entry, at=time.time())
 
     def _forget_creation(self, listings: Listings[EntryT], key: str, id: str) -> None:
-        if listings.overlay(key).created.pop(id, None) is not None:
-            with not_remembered():
-                self._state.forget_creations(key, [id])
+        """What of it is recorded goes in any case: an earlier time may have come to nothing."""
+        listings.overlay(key).created.pop(id, None)
+        with not_remembered(self._state):
+            self._state.forget_creations(key, [id])
 
     def save(self) -> None:
         """Keep what is known for the next mount; called when the mount stops."""

@@ -285,6 +285,10 @@ class State:
                 [(container_id, object_id) for object_id in object_ids],
             )
 
+    def forget_creations_before(self, at: float) -> None:
+        """Forget those of before *at*, in Unix seconds."""
+        self.connection.execute("DELETE FROM creations WHERE created < ?", (at,))
+
     # Listings: what was last seen, for when the server can't be asked.
 
     def save_listing(

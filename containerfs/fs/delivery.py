@@ -74,8 +74,11 @@ class Delivery:
                 async with self._flattening.name(container, path, own=own) as name:
                     remote = await self._sent(send, container, name, may_be_there=may_be_there)
                 if self._flattening.is_deep(container.remote.id) and name != upload_name(path):
-                    marked, remote = remote, await send(name=upload_name(path))
-                    await self._uploader.delete(container.remote.id, marked.id)
+                    marked = remote
+                    try:
+                        remote = await send(name=upload_name(path))
+                    finally:
+                        await self._uploader.delete(container.remote.id, marked.id)
             except Expired:
                 self._containers.expire(container)
                 raise

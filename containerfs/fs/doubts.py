@@ -60,7 +60,13 @@ class Doubts:
         is_deep = any(len(stripped(file.path, id=file.id) or ()) > 1 for file in listing.entries)
         return any(
             file.id not in entry.replaces
-            and is_upload(file.path, name, id=file.id, may_be_flat=not is_deep)
+            and file.id not in entry.others
+            and is_upload(
+                file.path,
+                name,
+                id=file.id,
+                may_be_flat=not is_deep and file.source != "assistant",
+            )
             for file in listing.entries
         )
 

@@ -47,8 +47,8 @@ class Flattening:
         if id in self._prefixed and (id in self._deep or not is_deep):
             return
         short = stripped(remote.path, id=remote.id)
-        if short is not None:
-            self._prefixed.add(id)
+        if short is not None and not _has_base(remote, name.rpartition("/")[2]):
+            self._prefixed.add(id)  # else what looks like one is the name's own
         if not is_deep:
             return
         if len(short or ()) > 1 or _is(remote, name, may_be_flat=False):
@@ -57,10 +57,14 @@ class Flattening:
             self._flat.add(id)
 
     def certain_name(self, container: ContainerDirectory, path: str) -> str | None:
-        """The name to send *path* under; None where it may be another file's: see `name`."""
+        """The name to send *path* under; None where it may be another file's: see `name`.
+
+        Even if it can't be, what is sent under it could be taken for another file of the same name
+        that is sent now, should the answer be lost.
+        """
         name, id = upload_name(path), container.remote.id
         self._look_at(container)
-        if id in self._prefixed or (id in self._deep and "/" in name):
+        if id in self._deep and (id in self._prefixed or "/" in name):
             return name.rpartition("/")[2] if id in self._flat else name
         return None
 
@@ -81,7 +85,7 @@ class Flattening:
         is_over = trio.Event()
         self._under_way[key] = path, is_over
         try:
-            is_taken = self._is_taken(container, path, base, own)
+            is_taken = id not in self._prefixed and self._is_taken(container, path, base, own)
             name = marked_name(path) if is_taken else name
             yield name.rpartition("/")[2] if id in self._flat else name
         finally:
@@ -118,10 +122,12 @@ def is_sent_as(file: RemoteFile, path: str, *, may_be_flat: bool) -> bool:
     """Whether *file* has a path on the server that an upload of *path* may get.
 
     Args:
-        may_be_flat: Or its base name alone.
+        may_be_flat: Or its base name alone; not for what was written by the model's code, which
+            has its own path.
     """
-    names = (upload_name(path), marked_name(path)) if may_be_flat else (upload_name(path),)
     may_be_elsewhere = file.source != "assistant"
+    may_be_flat = may_be_flat and may_be_elsewhere
+    names = (upload_name(path), marked_name(path)) if may_be_flat else (upload_name(path),)
     return any(
         is_upload(
             file.path,
@@ -144,7 +150,12 @@ def _has_name(remote: RemoteFile | None, base: str, own: Collection[str]) -> boo
     return (
         remote is not None
         and remote.id not in own
-        and remote.path.endswith(base)
-        and components(remote.path, id=remote.id)[-1:] == components(DATA + base, id=remote.id)
+        and _has_base(remote, base)
         and (remote.source != "assistant" or "/" not in remote.path.removeprefix(DATA))
+    )
+
+
+def _has_base(remote: RemoteFile, base: str) -> bool:
+    return remote.path.endswith(base) and components(remote.path, id=remote.id)[-1:] == components(
+        DATA + base, id=remote.id
     )

@@ -13,6 +13,8 @@ from containerfs.cache.metadata import Metadata
 from containerfs.errors import Expired, NotFound
 from containerfs.fs.conflicts import Conflicts
 from containerfs.fs.delivery import Delivery
+from containerfs.fs.flattening import is_sent_as
+from containerfs.fs.moves import may_be_named
 from containerfs.fs.nodes import ContainerDirectory, File
 from containerfs.fs.uncertain import UncertainRenames
 from containerfs.upload.fingerprint import Fingerprint, fingerprint
@@ -41,6 +43,27 @@ class LostAnswers:
         self._journal = journal
         self._uploader = uploader
         self._uncertain = uncertain
+
+    def recall(self) -> None:
+        """Know what was listed before the mount began from what an earlier one may have sent.
+
+        What has the very path is the same file in any case; what has its base name only, as from a
+        server that drops directories, may be another one with the same content: what it was copied
+        from.
+        """
+        entries = [each for each in self._journal.entries if each.state == "sending"]
+        below = defaultdict(list)
+        for entry in (*entries, *self._journal.doubtful):
+            if "/" in entry.path:
+                below[entry.container_id].append(entry)
+        for container_id, entries in below.items():
+            listed = self._metadata.last_files(container_id)
+            for entry in entries:
+                entry.others.update(
+                    each.id
+                    for each in may_be_named(listed, entry.path)
+                    if not is_sent_as(each, entry.path, may_be_flat=False)
+                )
 
     async def settle(self, files: Iterable[File]) -> None:
         """Return when the server has nothing of these but what is known here.

@@ -101,7 +101,8 @@ def made(moves: list[Move]) -> set[tuple[str, str]]:
 def may_be_named(listed: Iterable[RemoteFile], path: str) -> Iterator[RemoteFile]:
     """Those that a server may have named by an upload as *path*, directories or base name only."""
     stem = splitext(path.rpartition("/")[2])[0]
-    is_plain = not {"%", "~"} & {*stem}  # then it is in their names as it stands: soon found
+    # Then it is in their names as it stands: soon found.
+    is_plain = stem.isprintable() and not {"%", "~"} & {*stem}
     for each in listed:
         if (not is_plain or stem in each.path) and is_sent_as(each, path, may_be_flat=True):
             yield each

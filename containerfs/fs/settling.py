@@ -14,7 +14,8 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import Expired, FileSystemError, NotFound
-from containerfs.fs.names import is_upload, stripped, upload_name
+from containerfs.fs.flattening import is_sent_as
+from containerfs.fs.names import stripped
 from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.spools import SpoolDirectory
@@ -62,13 +63,12 @@ class Settling:
 
     async def _end(self, rename: Rename) -> None:
         listing = await self._metadata.files(rename.container_id, fresh=True)
-        name = upload_name(rename.path)
         is_deep = any(len(stripped(file.path, id=file.id) or ()) > 1 for file in listing.entries)
         made = [
             file
             for file in listing.entries
             if file.id not in rename.known
-            and is_upload(file.path, name, id=file.id, may_be_flat=not is_deep)
+            and is_sent_as(file, rename.path, may_be_flat=not is_deep)
             and file.size in (None, rename.size)
         ]
         entry = self._entry(rename)

@@ -248,8 +248,9 @@ class Transfer:
     async def delete_source(self, moves: list[Move], target: Node | None) -> set[tuple[str, str]]:
         """Delete a single file's old object while the rename can still be taken back.
 
-        It can't where the server has overwritten the target, or does not tell that the old object
-        is still there, as one may be gone whose deletion failed: then that goes later.
+        It can't where the server has overwritten the target, or may still be at the deletion, or
+        does not tell that the old object is still there, as one may be gone whose deletion failed:
+        then that goes later.
 
         Returns:
             What is gone, as (container id, file id).
@@ -267,9 +268,9 @@ class Transfer:
             try:
                 await self._uploader.remove(container.remote.id, id)
             except FileSystemError as exc:
-                if gone or (
-                    not isinstance(exc, Expired) and not await self._is_there(container, id)
-                ):
+                if gone or exc.retriable:
+                    break
+                if not isinstance(exc, Expired) and not await self._is_there(container, id):
                     break
                 if await self._is_overwritten(target, moves[0]):
                     break

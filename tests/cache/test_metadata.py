@@ -1,7 +1,7 @@
 """Metadata: listings with a time to live, on a clock that the tests move."""
 
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 import trio
@@ -13,7 +13,15 @@ from containerfs.cache.listings import STALE_GRACE, STALE_LIFE
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.overlay import OVERLAY_LIFE
 from containerfs.cache.state import open_state
-from containerfs.errors import AccessDenied, Expired, NotFound, ServerFault, Unreachable
+from containerfs.errors import (
+    AccessDenied,
+    Expired,
+    LocalFault,
+    NoSpace,
+    NotFound,
+    ServerFault,
+    Unreachable,
+)
 
 TTL = 10.0
 
@@ -553,6 +561,33 @@ async def test_a_long_listing_is_kept_when_the_mount_stops(client, tmp_path, nur
         await ids(metadata)
         metadata.save()
         assert len(metadata.last_files("c")) == 2_500
+
+
+async def test_a_change_that_no_disk_is_left_for_is_recorded_in_no_part(metadata, state):
+    ((pages,),) = state.connection.execute("PRAGMA page_count")
+    state.connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+    with suppress(NoSpace), state.transaction():
+        metadata.learn(remote("new", path="/mnt/data/" + "x" * 100_000))
+        state.add_tombstone("c", "old")
+    assert list(state.tombstones()) == []
+
+
+async def test_what_is_deleted_is_not_recorded_as_made_though_that_came_to_nothing_at_first(
+    metadata, state
+):
+    metadata.learn(remote("own"))
+    with suppress(LocalFault), state.transaction():
+        metadata.forget("c", "own")
+        raise LocalFault("the disk is broken")
+    metadata.forget("c", "own")
+    assert state.created_files() == []
+
+
+async def test_what_was_made_is_not_recorded_for_ever(client, state, nursery):
+    for id, age in (("old", 7 * 86_400), ("new", 3_600)):
+        state.add_creation("c", remote(id), at=time.time() - age)
+    Metadata(client=client, state=state, ttl=TTL, nursery=nursery)
+    assert [file.id for file, _ in state.created_files()] == ["new"]
 
 
 async def test_only_so_many_listings_are_kept_fresh(client, state, nursery, mock_clock):

@@ -161,6 +161,22 @@ async def test_what_could_not_be_sent_is_sent(service, box, mounting, boot_anew)
         await tree.until(lambda: service.truth(box) == [("a", b"content")])
 
 
+@pytest.mark.parametrize("is_by_model", [False, True])
+async def test_a_file_of_that_name_in_another_directory_is_not_what_was_written(
+    service, box, mounting, boot_anew, is_by_model
+):
+    if is_by_model:
+        service.write(box, "/mnt/data/a", b"another")
+    else:
+        service.upload(box, "a", b"another")
+    async with mounting() as tree:
+        await tree.mkdir(f"{box.name}/d")
+        await half_written(tree, f"{box.name}/d/a", b"half")
+    boot_anew()
+    async with mounting(recover=True) as tree:
+        assert await tree.all(box.name) == {"a": b"another", f"d/a{ASIDE}": b"half"}
+
+
 async def test_what_stays_here_stays(service, box, mounting, boot_anew):
     async with mounting() as tree:
         await half_written(tree, f"{box.name}/.a.swp", b"content")

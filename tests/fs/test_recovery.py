@@ -84,6 +84,25 @@ async def test_a_file_whose_upload_was_under_way_is_on_the_server_once(
         assert await tree.all(box.name) == {"a": b"new", "other": b"new"}
 
 
+@pytest.mark.parametrize("slashes", ["keep", "flatten"])
+async def test_a_copy_that_was_being_sent_is_not_taken_for_its_original(
+    service, box, mounting, slashes
+):
+    service.set_behaviours(slashes=slashes)
+    service.upload(box, "a", b"content")
+    async with mounting() as tree:
+        await tree.mkdir(f"{box.name}/d")
+        await (await tree.create(f"{box.name}/d/a")).release()
+        await killed_while_sending(service, tree, f"{box.name}/d/a", b"content", arrives=False)
+    async with mounting(recover=True) as tree:
+        await all_sent(tree)
+        assert await tree.all(box.name) == {"a": b"content", "d/a": b"content"}
+        await tree.unlink(f"{box.name}/d/a")
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == {"a": b"content"}
+        assert service.truth(box) == [("a", b"content")]
+
+
 async def test_what_was_written_after_the_crash_is_what_counts(service, box, mounting):
     async with mounting() as tree:
         await tree.write(f"{box.name}/a", b"old")
@@ -156,6 +175,26 @@ async def test_a_rename_that_was_cut_off_is_over_and_touches_nobody_elses_file(
         assert dict(service.truth(box)) == expected
         await tree.stop()
     assert dict(service.truth(box)) == expected
+
+
+async def test_a_rename_that_was_cut_off_is_over_where_its_name_was_taken(service, box, mounting):
+    service.set_behaviours(naming="plain", slashes="flatten", same_name="overwrite")
+    async with mounting() as tree:
+        await tree.write(f"{box.name}/a", b"top")
+        await tree.write(f"{box.name}/b", b"content")
+        for name in ("d", "e"):
+            await tree.mkdir(f"{box.name}/{name}")
+        await tree.write(f"{box.name}/e/c", b"so that it is known to be flat")
+        service.set_faults({**LOST}, {"kind": "stall", "operation": "list_files"})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tree.rename, f"{box.name}/b", f"{box.name}/d/a")
+            await tree.until(lambda: service.fired(1))
+            nursery.cancel_scope.cancel()
+        service.set_faults()
+        assert len(service.files(box)) == 4
+    async with mounting(recover=True) as tree:
+        await tree.until(lambda: len(service.files(box)) == 3)
+        assert (await tree.all(box.name)).keys() == {"a", "b", "e/c"}
 
 
 async def test_a_removal_before_the_crash_holds(service, box, mounting, tmp_path):

@@ -1,6 +1,7 @@
 """Renaming, and renaming that fails half way: neither name is ever lost."""
 
 import os
+from contextlib import suppress
 
 import pytest
 import trio
@@ -120,6 +121,19 @@ async def test_a_file_is_never_lost_where_its_deletion_fails_after_it_was_done(
     await tree.rename(f"{box.name}/a", f"{box.name}/b")
     assert service.truth(box) == [("b", b"content")]
     assert await tree.all(box.name) == {"b": b"content"}
+
+
+async def test_a_file_is_never_lost_where_its_deletion_is_done_after_it_was_given_up(
+    service, box, tree
+):
+    await tree.write(f"{box.name}/a", b"content")
+    (old,) = service.files(box)
+    service.set_faults({"kind": "stall", "operation": "delete_file", "count": 2})
+    with suppress(FileSystemError):
+        await tree.rename(f"{box.name}/a", f"{box.name}/b")
+    service.set_faults()
+    service.exchange("DELETE", f"/v1/containers/{box}/files/{old['id']}")
+    assert [data for _, data in service.truth(box)] == [b"content"]
 
 
 async def test_an_editors_save_with_a_backup_loses_nothing_at_any_moment(service, box, tree):

@@ -227,6 +227,21 @@ async def test_a_file_of_others_is_not_taken_for_a_lost_upload(service, box, tre
     assert await tree.all(box.name) == {"a": b"content", "xa": b"content"}
 
 
+async def test_what_the_model_has_made_of_the_same_content_is_not_taken_for_a_lost_upload(
+    service, box, tree
+):
+    await tree.names(box.name)
+    await tree.mkdir(f"{box.name}/d")
+    service.set_faults({**LOST, "kind": "reset"}, refusing("list_files"))
+    with pytest.raises(FileSystemError):
+        await tree.write(f"{box.name}/d/a", b"content")
+    service.write(box, "/mnt/data/a", b"content")
+    service.set_faults()
+    await tree.mount.sending.send(await tree.file(f"{box.name}/d/a"))
+    await tree.unlink(f"{box.name}/d/a")
+    assert service.truth(box) == [("a", b"content")]
+
+
 async def test_the_old_object_that_could_not_be_deleted_is_hidden_and_deleted_later(
     service, box, tree, mounting
 ):
@@ -398,3 +413,29 @@ async def test_files_of_one_name_are_kept_apart_where_the_server_overwrites(
     assert sorted(data for _, data in service.truth(box)) == sorted(files.values())
     if slashes == "keep":
         assert sorted(path for path, _ in service.truth(box)) == sorted(files)
+
+
+async def test_a_name_that_begins_as_a_servers_prefix_tells_nothing_of_the_server(
+    service, box, tree
+):
+    service.set_behaviours(naming="plain", slashes="flatten", same_name="overwrite")
+    files = {f"{'0' * 32}-a": b"one", "a": b"two", "d/a": b"three"}
+    await tree.mkdir(f"{box.name}/d")
+    for path, data in files.items():
+        await tree.write(f"{box.name}/{path}", data)
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == files
+
+
+async def test_what_is_sent_again_under_its_own_name_leaves_nothing_where_that_fails(
+    service, box, tree
+):
+    service.set_behaviours(naming="plain")
+    await tree.write(f"{box.name}/a", b"top")
+    await tree.mkdir(f"{box.name}/d")
+    service.set_faults(refusing("create_file", after=1, count=1))
+    with pytest.raises(FileSystemError):
+        await tree.write(f"{box.name}/d/a", b"below")
+    assert service.truth(box) == [("a", b"top")]
+    await tree.mount.sending.send(await tree.file(f"{box.name}/d/a"))
+    assert service.truth(box) == [("a", b"top"), ("d/a", b"below")]
