@@ -54,6 +54,11 @@ class Life:
         self.mounted = mounted
         self.model = model
         self.chance = chance
+        self.is_killed = threading.Event()
+
+    def die(self):
+        self.is_killed.set()
+        os.kill(self.mounted.pid, signal.SIGKILL)
 
     def content(self):
         size = self.chance.choice((0, 1, 100, 5000, 200_000))
@@ -129,6 +134,8 @@ class Life:
             found = ABSENT
         except OSError:
             return
+        if self.is_killed.is_set():
+            return  # the kernel answers of what it believes, and not of what the death cut off
         self.check(name, found)
 
     def check(self, name, found):
@@ -179,7 +186,8 @@ def chaos(server, mount, stored, id_of, eventually, *, seconds, seed):
     ]
     while time.monotonic() < end:
         server.set_faults(*faults)
-        death = threading.Timer(chance.uniform(1, 5), os.kill, (mounted.pid, signal.SIGKILL))
+        life.is_killed.clear()
+        death = threading.Timer(chance.uniform(1, 5), life.die)
         death.start()
         while mounted.is_running:
             life.step()
@@ -189,6 +197,7 @@ def chaos(server, mount, stored, id_of, eventually, *, seconds, seed):
         deaths += 1
         server.set_faults()
         mounted.remount()
+    life.is_killed.clear()
     for name in NAMES:
         life.read(name)
     mounted.stop()
