@@ -24,7 +24,6 @@ from containerfs.fs.operations import Operations
 from containerfs.fs.patterns import NamePatterns
 from containerfs.fs.removing import Removing
 from containerfs.fs.renaming import Renaming
-from containerfs.fs.settling import Settling
 from containerfs.fs.transfer import Transfer
 from containerfs.fs.xattrs import Xattrs
 from containerfs.options import Options
@@ -106,22 +105,14 @@ class Mount:
             scratch=scratch,
             limit=options.rename_limit,
         )
-        self._settling = Settling(
-            intents=storage.intents,
-            journal=storage.journal,
-            metadata=storage.metadata,
-            state=state,
-            store=storage.store,
-            spools=storage.spools,
-            uploader=storage.uploader,
-        )
-        self._uncertain = sends.uncertain
+        self._settling, self._uncertain = sends.settling, sends.uncertain
         self._doubts = Doubts(
             journal=storage.journal,
             metadata=storage.metadata,
             state=state,
             spools=storage.spools,
             uploader=storage.uploader,
+            arrivals=sends.arrivals,
         )
         self._backups = Backups(
             tree=shown.tree, spooling=opened.spooling, uploader=storage.uploader, scratch=scratch
@@ -142,6 +133,7 @@ class Mount:
             renaming=renaming,
             sending=sends.sending,
             outstanding=sends.outstanding,
+            uncertain=sends.uncertain,
             xattrs=Xattrs(tree=shown.tree),
             owner=Owner(uid=options.uid, gid=options.gid, umask=options.umask, born=now_ns()),
             op_timeout=options.op_timeout,
@@ -220,6 +212,7 @@ def _renaming(
         state=storage.state,
         store=storage.store,
         intents=storage.intents,
+        journal=storage.journal,
         uploader=storage.uploader,
         keeping=sends.keeping,
     )
@@ -231,7 +224,6 @@ def _renaming(
         transfer=transfer,
         metadata=storage.metadata,
         state=storage.state,
-        store=storage.store,
         journal=storage.journal,
         scratch=scratch,
     )

@@ -142,6 +142,8 @@ def fuse_options(options: Options, source: str) -> set[str]:
         chosen.add("allow_other")
     if options.ro:
         chosen.add("ro")
+    if not options.exec:
+        chosen.add("noexec")
     return chosen
 
 

@@ -92,6 +92,10 @@ class WrongLength(ServerFault):
     retriable = False
 
 
+class AnotherVersion(WrongLength):
+    """Some of a file's content was read, and the rest is another version's, as its etag tells."""
+
+
 class ServerFull(ServerFault):
     """The server has no room (507): what was written is kept, and sent when it has."""
 

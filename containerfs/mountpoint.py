@@ -19,6 +19,7 @@ from containerfs.errors import FileSystemError
 FILE_SYSTEM = "fuse.containerfs"
 READ_AHEAD = "1024"  # KiB; the most that one request of the kernel asks for
 _PATIENCE = 5.0  # seconds that a live file system has to answer
+_LOOKING = 2.0  # seconds in which those are found who use it
 
 
 class MountError(FileSystemError):
@@ -212,8 +213,19 @@ def _run(command: list[str], path: Path) -> None:
 
 
 def _users(path: Path) -> str:
-    """Who works in the directory, as far as this user may see: the end of a message."""
-    found = []
+    """Who works in the directory, as far as this user may see: the end of a message.
+
+    A program that is just being replaced (execve(2)) keeps who looks at it waiting, until what it
+    closes meanwhile is answered: the others are named without it.
+    """
+    found: list[str] = []
+    looking = threading.Thread(target=_look_for_users, args=(path, found), daemon=True)
+    looking.start()
+    looking.join(_LOOKING)
+    return f" by {', '.join(found)}" if found else ""
+
+
+def _look_for_users(path: Path, found: list[str]) -> None:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             places = [process / "cwd", process / "root", *(process / "fd").iterdir()]
@@ -221,7 +233,6 @@ def _users(path: Path) -> str:
                 found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
         except OSError:
             continue  # ended meanwhile, or another user's
-    return f" by {', '.join(found)}" if found else ""
 
 
 def _parse(line: str) -> Mounted:

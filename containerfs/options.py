@@ -148,6 +148,7 @@ class Options:
         "utime: who watches a directory by inotify sees changes by others as IN_ATTRIB",
     )
     ro: bool = setting("mount", values.boolean, "", "false", "take no changes")
+    exec: bool = setting("mount", values.boolean, "", "true", "let programs in the mount be run")
     umask: int = setting(
         "mount",
         values.octal,
@@ -173,9 +174,7 @@ class Options:
         computed=os.getgid,
     )
     allow_other: bool = setting("mount", values.boolean, "", "false", "let other users in")
-    nonempty: bool = setting(
-        "mount", values.boolean, "", "false", "mount over a directory that has entries"
-    )
+    nonempty: bool = setting("mount", values.boolean, "", "false", "mount on a non-empty directory")
 
     # What it keeps, and when it gives up.
     cache_dir: Path = setting(

@@ -14,6 +14,7 @@ from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import NoSpace
 from containerfs.fs.alignment import Alignment
+from containerfs.fs.arrivals import Arrivals
 from containerfs.fs.batches import Batches
 from containerfs.fs.closing import Closing
 from containerfs.fs.conflicts import Conflicts
@@ -38,9 +39,11 @@ from containerfs.fs.reconciling import Reconciliation
 from containerfs.fs.recovery import Recovery
 from containerfs.fs.renewal import Renewal
 from containerfs.fs.sending import Sending
+from containerfs.fs.settling import Settling
 from containerfs.fs.spooling import Spooling
 from containerfs.fs.tree import Tree
 from containerfs.fs.uncertain import UncertainRenames
+from containerfs.fs.underway import UnderWay
 from containerfs.fs.writeback import WriteBack
 from containerfs.fs.writing import Writing
 from containerfs.options import Options
@@ -181,7 +184,21 @@ class Sends:
             uploader=storage.uploader,
             patience=self.patience,
         )
+        self.arrivals = Arrivals(metadata=storage.metadata, state=storage.state)
+        self.settling = Settling(
+            intents=storage.intents,
+            journal=storage.journal,
+            metadata=storage.metadata,
+            state=storage.state,
+            store=storage.store,
+            spools=storage.spools,
+            uploader=storage.uploader,
+            arrivals=self.arrivals,
+        )
+        under_way = UnderWay()
         self.uncertain = UncertainRenames(
+            settling=self.settling,
+            under_way=under_way,
             intents=storage.intents,
             journal=storage.journal,
             metadata=storage.metadata,
@@ -196,6 +213,7 @@ class Sends:
             journal=storage.journal,
             uploader=storage.uploader,
             uncertain=self.uncertain,
+            under_way=under_way,
         )
         self.lost_answers.recall()
         self.outstanding = Outstanding(
@@ -301,6 +319,7 @@ class OpenFiles:
                 store=storage.store,
                 nursery=nursery,
                 largest=options.prefetch_small,
+                cache_size=options.cache_size,
             ),
         )
 

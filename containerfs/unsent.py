@@ -1,4 +1,4 @@
-"""What of an account the server has not got yet, or has still: shown, and given up on demand.
+"""What of an account the server has not got yet, or has still, or may have.
 
 Reading works beside a running mount, after one was killed, and where nothing can be written.
 """
@@ -17,6 +17,7 @@ from containerfs.accounts import STATE, Account, has_state
 from containerfs.cache.state import State, open_state
 from containerfs.errors import NoSpace, from_os_error
 from containerfs.upload.deletions import Deletion
+from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.journal import LOST_SPOOLS, Entry, Journal
 
 
@@ -58,6 +59,25 @@ class Obsolete:
     error: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsettled:
+    """A rename of which the server has not told yet what arrived.
+
+    Attributes:
+        path: The new name, below the mount point.
+        error: Of what, in words.
+        is_doubtful: It failed, or was cut off, before the last mount began; else it is under way,
+            or that mount was killed.
+    """
+
+    path: str
+    error: str
+    is_doubtful: bool
+
+
+Pending = Unsent | Obsolete | Unsettled
+
+
 def find(account: Account) -> list[Unsent]:
     """What of *account* is not on the server, oldest first, and last what lost its name.
 
@@ -86,55 +106,14 @@ def obsolete(account: Account) -> list[Obsolete]:
     return [_obsolete(deletion, names) for deletion in doomed]
 
 
-def keep_obsolete(account: Account) -> int:
-    """Let the server keep all that is still to be deleted; the caller has the folder's lock.
-
-    The next mount shows what there is of it again.
-
-    Returns:
-        How many objects that are.
-    """
+def unsettled(account: Account) -> list[Unsettled]:
+    """The renames of *account* that are not over; as `find`."""
     if not has_state(account.directory):
-        return 0
-    with open_state(account.directory / STATE) as state:
-        deletions = Journal(state.connection).doomed
-        doomed = deletions.all
-        for each in doomed:
-            state.forget_tombstones(each.container_id, [each.file_id])
-            deletions.remove(each.container_id, each.file_id)
-    return len(doomed)
-
-
-def discard(account: Account) -> int:
-    """Forget all that is unsent, temporary files too; the caller has the folder's lock.
-
-    Returns:
-        How many files were given up.
-    """
-    doomed = find(account)
-    try:
-        _forget(account)
-    except NoSpace:  # what is given up makes room for that
-        _remove(doomed)
-        _forget(account)
-    _remove(doomed)
-    for folder in account.directory.glob(LOST_SPOOLS):
-        shutil.rmtree(folder)
-    return len(doomed)
-
-
-def _forget(account: Account) -> None:
-    if has_state(account.directory):
-        with open_state(account.directory / STATE) as state:
-            journal = Journal(state.connection)
-            with state.transaction():
-                for entry in journal.entries:
-                    journal.forget(entry)
-
-
-def _remove(doomed: list[Unsent]) -> None:
-    for each in doomed:
-        each.spool.unlink(missing_ok=True)
+        return []
+    with _readable(account.directory) as state:
+        names = state.container_names()
+        renames = Intents(state.connection).all
+    return [_unsettled(rename, names) for rename in renames.values()]
 
 
 @contextmanager
@@ -181,6 +160,18 @@ def _obsolete(deletion: Deletion, names: dict[str, str]) -> Obsolete:
     return Obsolete(
         path=os.path.join(container, deletion.path or _as_name(deletion.file_id)),
         error=f"{told}: {deletion.error}" if deletion.error else told,
+    )
+
+
+def _unsettled(rename: Rename, names: dict[str, str]) -> Unsettled:
+    container, source = (
+        names.get(id) or _as_name(id) for id in (rename.container_id, rename.source_id)
+    )
+    old = os.path.join(source, rename.source_path)
+    return Unsettled(
+        path=os.path.join(container, rename.path),
+        error=f"what arrived of its rename from {old} is not known yet",
+        is_doubtful=rename.is_doubtful,
     )
 
 

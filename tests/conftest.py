@@ -8,6 +8,9 @@ Fixtures:
 `shared_server`
     The same for all tests of a module that don't change how it behaves.
 
+`service`
+    `shared_server` for tests that do change it: as it began, and asked nothing so far.
+
 `server_factory`
     Starts servers: `server_factory(behaviours={"naming": "plain"}, faults=[{"kind": "cut", ...}],
     tcp=False, admin=True, api_key=None, data=None)`. Behaviours and faults are those of
@@ -308,6 +311,19 @@ def server_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with _serving(tmp_path_factory) as start:
         yield start()
+
+
+@pytest.fixture(scope="module")
+def default_behaviours(shared_server: Server) -> Any:
+    return shared_server.admin("GET", "/admin/behaviours")
+
+
+@pytest.fixture
+def service(shared_server: Server, default_behaviours: Any) -> Server:
+    shared_server.set_behaviours(**default_behaviours)
+    shared_server.set_faults()
+    shared_server.forget_requests()
+    return shared_server
 
 
 @pytest.fixture

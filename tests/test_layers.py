@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "account": {"api"},
     "accounts": {"errors", "cache", "upload"},
     "unsent": {"errors", "cache", "upload", "accounts"},
+    "discarding": {"errors", "cache", "upload", "accounts", "unsent"},
     "cache": {"errors", "api"},
     "upload": {"errors", "api"},
     "fs": {"errors", "api", "cache", "upload"},

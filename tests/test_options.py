@@ -325,10 +325,15 @@ def test_commas_in_values_are_escaped_quoted_or_in_json(text, expected):
 def test_the_words_of_fstab_are_passed_over():
     words = (
         "defaults,auto,noauto,user,nouser,users,owner,group,_netdev,nofail,x-systemd.automount,"
-        "x-systemd.idle-timeout=1min,comment=x,rw,exec,noexec,suid,nosuid,dev,nodev,atime,noatime,"
+        "x-systemd.idle-timeout=1min,comment=x,rw,suid,nosuid,dev,nodev,atime,noatime,"
         "relatime,nodiratime,sync,async,fsname=a,subtype=b,user=me,lazytime"
     )
     assert optionstring.parse(words) == {}
+
+
+def test_noexec_is_no_word_of_fstab_only():
+    assert optionstring.parse("user,noexec,exec") == {"exec": "true"}
+    assert optionstring.parse("noexec,nosuid,nodev,user") == {"exec": "false"}
 
 
 def test_rw_takes_back_an_earlier_ro():

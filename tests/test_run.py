@@ -1,9 +1,11 @@
 """The script `run`: what it says before it can work, and what it starts when all is there."""
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,7 @@ def programs(tmp_path):
         (path / name).symlink_to(shutil.which(name))
 
     def add(name: str, script: str) -> None:
+        (path / name).unlink(missing_ok=True)  # what it leads to is the machine's own
         (path / name).write_text(f"#!{shutil.which('bash')}\n{script}\n")
         (path / name).chmod(0o755)
 
@@ -201,6 +204,21 @@ def test_only_what_is_missing_is_installed(run, programs, tmp_path):
         "update -qq",
         "install -qq -y --no-install-recommends pkg-config libfuse3-dev",
     ]
+
+
+def test_the_package_is_compiled_where_starting_it_would_not_do_that(run, programs, project):
+    for name in ("fusermount3", "gcc", "pkg-config", "python3"):
+        programs(name, "exit 0")
+    packaged = project / "containerfs" / "__init__.py"
+    packaged.parent.mkdir()
+    packaged.touch()
+    python = project / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    installs_nothing = f'case "$*" in *pip*) exit 0 ;; esac; exec {sys.executable} "$@"'
+    python.write_text(f"#!{shutil.which('bash')}\n{installs_nothing}\n")
+    python.chmod(0o755)
+    run("mount", PYTHONDONTWRITEBYTECODE="1")
+    assert Path(importlib.util.cache_from_source(str(packaged))).exists()
 
 
 @pytest.mark.usefixtures("tools")

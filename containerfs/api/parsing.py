@@ -191,7 +191,7 @@ def _last_id(entries: list[Any]) -> str | None:
 
 def _object(data: Any, kind: str) -> Mapping[str, Any]:
     if not isinstance(data, dict):
-        raise ServerFault(f"a {kind} was expected, the answer has a {type(data).__name__}")
+        raise ServerFault(f"a {kind} was expected, the answer has no object there")
     return data
 
 

@@ -3,8 +3,9 @@
 Repeated are connection failures, time-outs, 408, 409, 429 and 5xx, unless the server's
 `x-should-retry` says otherwise. The wait is what the server asks for (`retry-after-ms`,
 `retry-after` in seconds or as a date) when that is 120 s or less, else min(0.5·2ⁿ, 8) s with
-jitter. A request that creates something is only repeated when the server certainly did not act on
-it: the service has no idempotency key, and what is created twice is billed twice.
+jitter; less than half a second is believed once. A 429 is no attempt: the server did nothing, and
+time alone ends it. A request that creates something is only repeated when the server certainly did
+not act on it: the service has no idempotency key, and what is created twice is billed twice.
 """
 
 import logging
@@ -17,7 +18,7 @@ from typing import TypeVar
 
 import trio
 
-from containerfs.errors import FileSystemError
+from containerfs.errors import FileSystemError, RateLimited
 
 log = logging.getLogger(__name__)
 
@@ -111,22 +112,29 @@ async def repeat(
     Raises:
         FileSystemError: The last refusal's error; at once if the next wait would pass the deadline.
     """
-    number = 0
+    number = refused = 0
     waited = 0.0
     while True:
         outcome = await attempt(number)
         if not isinstance(outcome, Refusal):
             return outcome
-        wait = own_wait(number) if outcome.wait is None else outcome.wait
+        wait = _wait(outcome.wait, number)
         schedule.put_off(outcome.wait or 0.0)
         number += 1
+        refused += isinstance(outcome.error, RateLimited)
         waited += wait
-        is_last = number >= min(schedule.most_attempts, outcome.most_attempts)
+        is_last = number - refused >= min(schedule.most_attempts, outcome.most_attempts)
         is_late = trio.current_time() + wait >= schedule.deadline or waited > schedule.patience
         if not outcome.is_retriable or is_last or is_late:
             raise outcome.error
         log.info("%s: again in %.2f s, because of: %s", what, wait, outcome.error)
         await trio.sleep(wait)
+
+
+def _wait(asked: float | None, number: int) -> float:
+    # A server may ask for no wait again and again: what is no attempt would go on without an end.
+    is_believed = asked is not None and (asked >= FIRST_WAIT or number == 0)
+    return asked if asked is not None and is_believed else own_wait(number)
 
 
 def _number(text: str | None, *, scale: float = 1.0) -> float | None:

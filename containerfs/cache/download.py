@@ -24,6 +24,7 @@ class Download:
         parts: Where it comes by several streams: what there is beyond `available`.
         total: Bytes of the whole; None until the server tells.
         etag: The server's name for the version that there is some of, if it gave one.
+        is_read: Somebody may have got bytes of the version that there is some of.
         error: Why nothing more will come.
         readers: How many have joined it and not left it.
         is_needed_whole: Somebody can't do with parts.
@@ -47,6 +48,7 @@ class Download:
         self.parts = parts
         self.etag: str | None = None
         self.total = file.size
+        self.is_read = False
         self.error: FileSystemError | None = None
         self.readers = 0
         self.is_needed_whole = False
@@ -117,6 +119,7 @@ class Download:
         size = min(end, there) - offset
         if self.content is None or size <= 0:
             return b""
+        self.is_read = True
         for place, piece in reversed(self._pieces):  # what came last is what holds
             start = offset - place
             if start >= 0 and start + size <= len(piece):

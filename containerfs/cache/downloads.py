@@ -215,9 +215,10 @@ class Downloads:
             return
         if download.content is not None:
             self._store.unpin(download.content)
-        elif self._unkept.get(download.name) is download:
+            return
+        if self._unkept.get(download.name) is download:
             del self._unkept[download.name]
-            self._windows.close(download)
+        self._windows.close(download)  # also of one that failed, and has been begun anew since
 
     async def _run(self, download: Download) -> None:
         try:
@@ -288,4 +289,5 @@ def _resumed(file: RemoteFile, parked: Parked) -> Download:
     )
     download.total = parked.total
     download.etag = parked.etag
+    download.is_read = True  # by those who left it; the kernel has what they read
     return download

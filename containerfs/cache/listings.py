@@ -87,6 +87,11 @@ class Listings(Generic[EntryT]):
     def fresh(self, key: str) -> Listing[EntryT] | None:
         return self._fresh.get(key)
 
+    def newest(self, key: str) -> tuple[EntryT, ...]:
+        """What came last, however long ago that is."""
+        last = self._last_known(key)
+        return () if last is None else last.entries
+
     def forget(self, key: str) -> None:
         self._fresh.pop(key, None)
 

@@ -151,6 +151,10 @@ class Metadata:
         """The list of containers if it is believed now."""
         return self._containers.fresh(ROOT)
 
+    def newest_files(self, container_id: str) -> tuple[RemoteFile, ...]:
+        """The container's last listing, believed or not."""
+        return self._files.newest(container_id)
+
     def corrected(
         self, container_id: str, listed: tuple[RemoteFile, ...]
     ) -> tuple[RemoteFile, ...]:
@@ -195,10 +199,19 @@ class Metadata:
     def forget(self, container_id: str, file_id: str) -> None:
         """The file was deleted here: hide it, however long the server lists it."""
         overlay = self._files.overlay(container_id)
+        overlay.kept.pop(file_id, None)
         self._forget_creation(self._files, container_id, file_id)
         overlay.deleted[file_id] = trio.current_time()
         with not_remembered(self._state):
             self._state.add_tombstone(container_id, file_id)
+
+    def keep(self, file: RemoteFile) -> None:
+        """Show *file* until `let_go` or `forget`, also where it is not listed any more."""
+        self._files.overlay(file.container_id).kept[file.id] = file
+
+    def let_go(self, file: RemoteFile) -> None:
+        """*file* is shown as it is listed again."""
+        self._files.overlay(file.container_id).kept.pop(file.id, None)
 
     def hide(self, container_id: str, file_id: str) -> None:
         """The server listed the file and did not know it: hide it for a while.

@@ -18,16 +18,24 @@ EntryT = TypeVar("EntryT", Container, RemoteFile)
 
 @dataclass(slots=True, eq=False, repr=False)
 class Overlay(Generic[EntryT]):
-    """Our own changes that a listing may not show yet."""
+    """Our own changes that a listing may not show yet.
+
+    Attributes:
+        kept: What is shown, listed or not, while something here is done with it.
+    """
 
     created: dict[str, tuple[EntryT, float]] = field(default_factory=dict)
     deleted: dict[str, float] = field(default_factory=dict)
     missing: dict[str, float] = field(default_factory=dict)
+    kept: dict[str, EntryT] = field(default_factory=dict)
 
     def over(self, listed: tuple[EntryT, ...]) -> tuple[EntryT, ...]:
         """*listed*, the newest first, as it is with our changes."""
         now = trio.current_time()
         self.missing = {id: until for id, until in self.missing.items() if until > now}
+        if self.kept:
+            ids = {entry.id for entry in listed}
+            listed += tuple(entry for id, entry in self.kept.items() if id not in ids)
         if not self.created and not self.deleted and not self.missing:
             return listed
         own = tuple(entry for entry, _ in reversed(self.created.values()))

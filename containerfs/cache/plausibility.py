@@ -4,7 +4,7 @@ from containerfs.api.body import Body
 from containerfs.api.failures import error_object, failure
 from containerfs.api.types import RemoteFile
 from containerfs.cache.download import Download
-from containerfs.errors import NoSpace, ServerFault, WrongLength
+from containerfs.errors import AnotherVersion, NoSpace, ServerFault, WrongLength
 
 LARGEST_ERROR = 64 << 10  # bytes of an error text
 
@@ -36,14 +36,30 @@ def check_version(download: Download, body: Body) -> None:
 
     Raises:
         ServerFault: It is one.
+        AnotherVersion: It is one, and what there is was read.
     """
-    if body.offset == 0:
-        download.etag = body.etag
-    elif not is_same_version(download, body):
-        download.forget()
+    if is_same_version(download, body):
+        return
+    begin_anew(download, body)
+    if body.offset > 0:
         raise ServerFault(
             f"file {download.file.id}: it became another one", request_id=body.request_id
         )
+    download.etag = body.etag
+
+
+def begin_anew(download: Download, body: Body) -> None:
+    """Forget what there is, for this answer is about another version.
+
+    Raises:
+        AnotherVersion: Some of it was read, and may not be mixed with this.
+    """
+    if download.is_read:
+        raise AnotherVersion(
+            f"file {download.file.id}: it became another one while it was read",
+            request_id=body.request_id,
+        )
+    download.forget()
 
 
 def check_length(download: Download, *, size: int, request_id: str | None = None) -> None:

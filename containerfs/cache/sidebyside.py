@@ -13,7 +13,7 @@ from containerfs.cache.download import Download
 from containerfs.cache.fetching import Fetching
 from containerfs.cache.pace import FLOW, Pace
 from containerfs.cache.parts import PART, Parts, Stretch
-from containerfs.cache.plausibility import is_same_version, total_size
+from containerfs.cache.plausibility import begin_anew, is_same_version, total_size
 from containerfs.cache.streams import persistently
 from containerfs.errors import FileSystemError, ServerFault, WrongLength
 
@@ -162,7 +162,7 @@ class SideBySide:
                 await self._fetching.receive(download, body)
                 return
         crew.dismiss(but=scope)
-        download.forget()
+        begin_anew(download, body)
         await self._fetching.stream(download)
 
     async def _take(self, crew: _Crew, stretch: Stretch, body: Body) -> None:

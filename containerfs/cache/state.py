@@ -6,22 +6,18 @@ own tables in the same file: they are handed the connection.
 """
 
 import json
-import logging
 import os
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import trio
-
 from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.ballast import Ballast
-from containerfs.cache.database import Connection, Log, connected
-
-log = logging.getLogger(__name__)
+from containerfs.cache.database import connected
+from containerfs.cache.transactions import Transactions
 
 BALLAST = "ballast"  # beside the database
 SCHEMA = """
@@ -68,89 +64,8 @@ _COLUMNS = "kind, ino, file_id, mode, uid, gid, atime_ns, mtime_ns, ctime_ns, ta
 _FIELDS = tuple(_COLUMNS.replace(" ", "").split(",")[:-1])
 
 
-class State:
-    """The database of one account; `connection` is lent to the journal and the content index.
-
-    Attributes:
-        ballast: Disk that it has where there is no other; to be held while the disk is filled.
-    """
-
-    def __init__(self, connection: Connection, *, ballast: Ballast) -> None:
-        self.connection = connection
-        self.ballast = ballast
-        self._undone: list[Callable[[], None]] = []
-        self._committed: list[Callable[[], None]] = []
-        self._log = Log(connection)
-        self._syncing = trio.Lock()
-        self._syncs_begun = 0
-        self._syncs_done = 0
-
-    @contextmanager
-    def transaction(self, *, may_use_ballast: bool = True) -> Iterator[None]:
-        """Commit what is done inside at once, or, after an error, none of it.
-
-        Args:
-            may_use_ballast: It is not about content that would take more of a full disk.
-
-        Raises:
-            LocalFault, NoSpace: It could not be committed; nothing of it was.
-        """
-        if self.connection.in_transaction:
-            yield
-            return
-        self._undone.clear()
-        self._committed.clear()
-        self.connection.may_use_ballast = may_use_ballast
-        try:
-            self.connection.execute("BEGIN IMMEDIATE")
-            yield
-            self.connection.execute("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
-        finally:
-            self.connection.may_use_ballast = True
-        committed, self._committed = self._committed, []
-        for action in committed:
-            try:
-                action()
-            except Exception:  # what was committed stays so, and the others have their turn
-                log.exception("after a commit")
-
-    def _roll_back(self) -> None:
-        if self.connection.in_transaction:  # a full disk may have ended it already
-            self.connection.execute("ROLLBACK")
-        while self._undone:
-            self._undone.pop()()
-
-    async def sync(self) -> None:
-        """Have all that was committed so far survive a power cut; raises as `transaction`.
-
-        Those who ask while one sync is under way share the next.
-        """
-        if self._log.is_quick and not self._syncing.locked():
-            await self._log.sync()
-            return
-        needed = self._syncs_begun + 1
-        async with self._syncing:
-            if self._syncs_done >= needed:
-                return
-            self._syncs_begun += 1
-            number = self._syncs_begun
-            await self._log.sync()
-            self._syncs_done = number
-
-    def on_rollback(self, undo: Callable[[], None]) -> None:
-        """Have *undo* called if the transaction under way, if one is, comes to nothing."""
-        if self.connection.in_transaction:
-            self._undone.append(undo)
-
-    def after_commit(self, action: Callable[[], None]) -> None:
-        """Call *action* once what was done before can't come to nothing any more."""
-        if self.connection.in_transaction:
-            self._committed.append(action)
-        else:
-            action()
+class State(Transactions):
+    """The database of one account; `connection` is lent to the journal and the content index."""
 
     # Containers: which name each one keeps.
 

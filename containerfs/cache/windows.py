@@ -16,10 +16,10 @@ from containerfs.api.client import Client
 from containerfs.cache.cachefile import Content
 from containerfs.cache.content import ContentStore
 from containerfs.cache.download import Download
-from containerfs.cache.plausibility import total_size
+from containerfs.cache.plausibility import is_same_version, total_size
 from containerfs.cache.streams import persistently
 from containerfs.cache.window import PIECE, Window
-from containerfs.errors import FileSystemError, NoSpace, ServerFault, WrongLength
+from containerfs.errors import AnotherVersion, FileSystemError, NoSpace, ServerFault, WrongLength
 
 log = logging.getLogger(__name__)
 
@@ -187,9 +187,18 @@ class Windows:
             file.container_id, file.id, offset=window.available, length=length
         ) as body:
             total_size(window.download, body)
+            self._check_version(window.download, body)
             await self._receive(window, body)
         if window.available < goal:
             raise ServerFault(f"file {file.id}: the content ended at {window.available}")
+
+    def _check_version(self, download: Download, body: Body) -> None:
+        if not is_same_version(download, body):
+            download.error = AnotherVersion(
+                f"file {download.file.id}: it became another one while it was read",
+                request_id=body.request_id,
+            )
+            raise download.error
 
     async def _receive(self, window: Window, body: Body) -> None:
         position = body.offset  # 0 where the server knows no ranges

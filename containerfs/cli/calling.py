@@ -126,12 +126,20 @@ def call(operation: Callable[..., Awaitable[T]], *args: Any) -> T:
 
     Raises:
         Failed: It failed for an expected reason.
+        OSError: What it printed could not be written.
     """
     with collecting_later():
         import trio
 
-    with failures_told():
-        return trio.run(operation, *args)
+    try:
+        with failures_told():
+            return trio.run(operation, *args)
+    except BaseExceptionGroup as group:
+        # The embedded server runs in a nursery, which puts all that is raised beside it in a group.
+        error, *others = _leaves(group)
+        if others or not isinstance(error, OSError):
+            raise
+        raise error from group
 
 
 @contextmanager

@@ -76,6 +76,7 @@ def group() -> None:
 
 def run(command: click.Command, args: Sequence[str] | None, *, program: str) -> NoReturn:
     """Run a command and end the process with its exit code; a failure is told in one line."""
+    _open_what_was_closed()
     try:
         code = command.main(args, prog_name=program, standalone_mode=False)
     except click.UsageError as error:
@@ -89,9 +90,32 @@ def run(command: click.Command, args: Sequence[str] | None, *, program: str) -> 
         sys.exit(130)
     except BrokenPipeError:
         # The reader has gone, as in `containerfs containers list | head`: no more is wanted.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
+        sys.exit(1)
+    except OSError as error:
+        # Of files and sockets each command speaks itself; what it prints may find a full disk.
+        _print_no_more()
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"{program}: {where}{error.strerror or error}")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_what_was_closed() -> None:
+    """Let go what is printed to a stream that the caller closed (`>&-`), which Python leaves out.
+
+    Its descriptor's number must not be that of a file or a socket: libraries write there, too.
+    """
+    while (unused := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(unused)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def _print_no_more() -> None:
+    """Let go what is printed from here on, also what is still in a buffer as the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _line(error: click.ClickException) -> str:

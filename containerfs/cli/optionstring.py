@@ -16,7 +16,7 @@ from containerfs.setting import OptionError
 _FOREIGN = re.compile(
     r"""
     defaults | (no)?auto | (no)?users? | owner | group | _netdev | nofail
-    | (no)?exec | (no)?suid | (no)?dev | (no)?atime | (no)?relatime | (no)?strictatime
+    | (no)?suid | (no)?dev | (no)?atime | (no)?relatime | (no)?strictatime
     | (no)?diratime | (no)?lazytime | a?sync | dirsync | silent | loud | (no)?mand | (no)?iversion
     | nosymfollow | default_permissions
     | (x- | X- | comment= | fsname= | subtype= | user= | helper= | uhelper=) .*

@@ -14,7 +14,7 @@ from containerfs.cli.output import show_all
 from containerfs.cli.visible import printable
 from containerfs.errors import NotFound
 from containerfs.options import Options
-from containerfs.unsent import Obsolete, Unsent
+from containerfs.unsent import Obsolete, Pending, Unsent, Unsettled
 
 _COLUMNS = ("state", "size", "path", "error")
 _NAMED = 20  # files that a message names
@@ -53,9 +53,9 @@ def account_of(mount: mounts.Mount) -> Account:
     )
 
 
-def pending(account: Account) -> list[Unsent | Obsolete]:
-    """All that the server has not got yet, and what is to be deleted there."""
-    return [*unsent.find(account), *unsent.obsolete(account)]
+def pending(account: Account) -> list[Pending]:
+    """All that the server has not got yet, what is to be deleted there, and what is not known."""
+    return [*unsent.find(account), *unsent.obsolete(account), *unsent.unsettled(account)]
 
 
 def show_unsent(of: Iterable[Account], *, form: str | None) -> None:
@@ -74,12 +74,13 @@ def check_nothing_remains(of: Iterable[Account], *, note: str = "") -> None:
         note: The end of the message.
 
     Raises:
-        DataRemains: Something that should be on the server is not, or is there still.
+        DataRemains: Something that should be on the server is not, or is there still, or may be.
     """
     found = list(of)
     due = [each for account in found for each in unsent.find(account) if each.is_due]
     old = [each for account in found for each in unsent.obsolete(account)]
-    _check_none(due, old, note=note)
+    renames = [each for account in found for each in unsent.unsettled(account)]
+    _check_none(due, old, renames, note=note)
 
 
 def due_below(account: Account, path: Path) -> list[Unsent]:
@@ -87,10 +88,11 @@ def due_below(account: Account, path: Path) -> list[Unsent]:
     return [each for each in unsent.find(account) if each.is_due and _is_below(each, account, path)]
 
 
-def check_synced(these: Iterable[Unsent], account: Account, *, below: Path) -> None:
+def check_synced(these: Iterable[Unsent], account: Account, *, below: Path, note: str = "") -> None:
     """Args:
         these: What was due before.
         below: A file or directory of the mount, without symbolic links.
+        note: The end of the message.
 
     Raises:
         DataRemains: Some of it still is, what was written since not being meant; or something that
@@ -99,14 +101,21 @@ def check_synced(these: Iterable[Unsent], account: Account, *, below: Path) -> N
     spools = {each.spool for each in these}
     due = [each for each in unsent.find(account) if each.is_due and each.spool in spools]
     old = [each for each in unsent.obsolete(account) if _is_below(each, account, below)]
-    _check_none(due, old)
+    renames = [
+        each
+        for each in unsent.unsettled(account)
+        if each.is_doubtful and _is_below(each, account, below)
+    ]
+    _check_none(due, old, renames, note=note)
 
 
-def _is_below(each: Unsent | Obsolete, account: Account, path: Path) -> bool:
+def _is_below(each: Pending, account: Account, path: Path) -> bool:
     return Path(account.mountpoint, each.path).is_relative_to(path)
 
 
-def _check_none(due: list[Unsent], old: list[Obsolete], *, note: str = "") -> None:
+def _check_none(
+    due: list[Unsent], old: list[Obsolete], renames: list[Unsettled], *, note: str = ""
+) -> None:
     parts = []
     if due:
         parts.append(f"not on the server, and kept here: {_named(due)}")
@@ -114,26 +123,31 @@ def _check_none(due: list[Unsent], old: list[Obsolete], *, note: str = "") -> No
         objects = "object is" if len(old) == 1 else "objects are"
         told = f"{len(old)} replaced or removed {objects} still to be deleted from the server"
         parts.append(f"{told}: {_named(old)}")
+    if renames:
+        parts.append(f"what arrived of a rename is not known yet: {_named(renames)}")
     if parts:
         raise DataRemains("; ".join(parts) + note)
 
 
-def _named(these: Sequence[Unsent | Obsolete]) -> str:
+def _named(these: Sequence[Pending]) -> str:
     more = f" and {len(these) - _NAMED} more" if len(these) > _NAMED else ""
     return ", ".join(printable(each.path) for each in these[:_NAMED]) + more
 
 
-def described(each: Unsent | Obsolete) -> str:
+def described(each: Pending) -> str:
     """A file, for a question or a message."""
     if isinstance(each, Obsolete):
         return f"{printable(each.path)} (its old object stays on the server)"
+    if isinstance(each, Unsettled):
+        return f"{printable(each.path)} (what arrived of its rename stays on the server)"
     size = "its content is lost" if each.size is None else f"{each.size} bytes"
     return f"{printable(each.path)} ({size})"
 
 
-def _shape(account: Account, each: Unsent | Obsolete) -> dict[str, object]:
+def _shape(account: Account, each: Pending) -> dict[str, object]:
+    rest = "obsolete" if isinstance(each, Obsolete) else "renaming"
     return {
-        "state": each.state if isinstance(each, Unsent) else "obsolete",
+        "state": each.state if isinstance(each, Unsent) else rest,
         "size": each.size if isinstance(each, Unsent) else None,
         "path": each.path,
         "error": each.error,

@@ -19,7 +19,8 @@ def queue(*, directory: Path, form: str | None, given: dict[str, str]) -> None:
     The state is "waiting" or "failed" for what should be on the server, with the reason of the
     failure, "local" for temporary files, which stay here, and "nameless" for what was unsent when
     the state was lost: no mount sends it, `containerfs recover` exports it. "obsolete" is what was
-    replaced or removed here, and is still to be deleted from the server.
+    replaced or removed here, and is still to be deleted from the server. "renaming" is the new name
+    of a rename that is under way, or failed, while the server has not told what arrived of it.
     """
     with failures_told():
         show_unsent(accounts_at(directory, options_of(given)), form=form)

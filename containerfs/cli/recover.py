@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from containerfs import accounts, unsent
+from containerfs import accounts, discarding, unsent
 from containerfs.accounts import Account
 from containerfs.cli.calling import failures_told, options_of, with_options
 from containerfs.cli.output import format_option
 from containerfs.cli.pending import accounts_at, described, pending, show_unsent
 from containerfs.cli.visible import printable
 from containerfs.errors import Busy, FileSystemError
-from containerfs.unsent import Obsolete, Unsent
+from containerfs.unsent import Pending, Unsent
 
 
 @click.command()
@@ -30,7 +30,7 @@ from containerfs.unsent import Obsolete, Unsent
 @click.option(
     "--discard",
     is_flag=True,
-    help="Give it up for good; what was to be deleted from the server stays there.",
+    help="Give it up for good; what was to be deleted from the server, or may have to be, stays.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask before giving it up.")
 @format_option
@@ -102,13 +102,12 @@ def _discard(found: list[Account], *, yes: bool) -> None:
                 raise Busy(f"{account.mountpoint} is mounted: unmount it first") from exc
         doomed = [each for account in found for each in pending(account)]
         if doomed and (yes or _confirmed(doomed)):
-            count = sum(
-                unsent.discard(account) + unsent.keep_obsolete(account) for account in found
-            )
+            give_up = (discarding.discard, discarding.keep_obsolete, discarding.give_up_renames)
+            count = sum(each(account) for account in found for each in give_up)
             click.echo(f"given up: {_files(count)}", err=True)
 
 
-def _confirmed(doomed: Iterable[Unsent | Obsolete]) -> bool:
+def _confirmed(doomed: Iterable[Pending]) -> bool:
     names = "\n".join(f"  {described(each)}" for each in doomed)
     return click.confirm(f"{names}\nGive these up for good?", abort=True, err=True)
 

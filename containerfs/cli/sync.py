@@ -21,7 +21,7 @@ from containerfs.cli.pending import (
 )
 from containerfs.errors import AccessDenied, FileSystemError, NotFound
 from containerfs.options import Options
-from containerfs.unsent import find, obsolete
+from containerfs.unsent import find, obsolete, unsettled
 
 
 @click.command()
@@ -33,7 +33,7 @@ def sync(*, path: Path, given: dict[str, str]) -> None:
     What was replaced or removed there, and could not be deleted from the server, is deleted.
     Without a running mount, this is done for everything of the mount that was there; then the
     options must lead to the server and the account that were mounted. Exit code 7 when something
-    remains to be sent or deleted.
+    remains to be sent or deleted, or it is not known what arrived of a rename.
     """
     with failures_told():
         options = options_of(given)
@@ -47,7 +47,8 @@ def sync(*, path: Path, given: dict[str, str]) -> None:
 
 
 def _has_due(account: Account) -> bool:
-    return any(each.is_due for each in find(account)) or bool(obsolete(account))
+    is_unsent = any(each.is_due for each in find(account))
+    return is_unsent or bool(obsolete(account)) or bool(unsettled(account))
 
 
 def _is_mounted(path: Path) -> bool:
@@ -68,7 +69,11 @@ def _sync_mounted(path: Path, options: Options) -> None:
         return
     real = mountpoint.locate(path)
     due = due_below(account, real)
-    _fsync(path)
+    try:
+        _fsync(path)
+    except FileSystemError as exc:
+        check_synced(due, account, below=real, note=f" ({exc})")
+        raise
     check_synced(due, account, below=real)
 
 

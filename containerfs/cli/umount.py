@@ -36,8 +36,8 @@ def umount(*, directory: Path, timeout: float, dead: bool) -> None:
 
     Returns when the mount's process has ended, so everything is on the server then. A directory
     that a program still uses stays mounted: that is an error. A dead mount is detached. Exit code
-    7: not everything could be sent in time, or deleted from the server where it was replaced; it is
-    named, kept, and sent or deleted by the next mount.
+    7: not everything could be sent in time, or deleted from the server where it was replaced, or it
+    is not known what arrived of a rename; it is named, kept, and left to the next mount.
     """
     with failures_told():
         path = mountpoint.locate(directory)

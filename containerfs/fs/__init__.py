@@ -10,6 +10,6 @@ The kernel's requests come in by `operations`, as numbers and bytes; failures le
 * To the server: `sending` one file, by `delivery`, with `conflicts`, later by `writeback`;
   `recovery` after a crash.
 * Names: `making`, `removing`, `renaming` (plans `moves`, has `transfer` send them, ends by
-  `committing`); `settling` ends what a crash cut off, and
-  `uncertain` what failed and may have arrived.
+  `committing`); `settling` ends what a crash cut off, `uncertain` what failed and may have
+  arrived.
 """

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from stat import S_ISGID
+from stat import S_ISGID, S_ISUID, S_IXGRP
 from typing import Protocol
 
 from containerfs.cache.state import LocalNode
@@ -79,6 +79,17 @@ def begin(node: Node, local: LocalNode, *, mode: int, uid: int, gid: int) -> Non
         elif above.gid != gid:  # nobody gets by it into a group that may not be theirs
             local.mode &= ~S_ISGID
     local.atime_ns = local.mtime_ns = local.ctime_ns = now_ns()
+
+
+def drop_privileges(local: LocalNode) -> None:
+    """Take away the right to run as owner or group: other content is not what they gave it to.
+
+    The kernel has this done for a write, but not for what O_TRUNC of an `open` throws away.
+
+    Source: setattr_should_drop_suidgid() in the kernel's fs/attr.c.
+    """
+    if local.mode is not None:
+        local.mode &= ~(S_ISUID | S_ISGID if local.mode & S_IXGRP else S_ISUID)
 
 
 def fill(stat: Stat, node: Node, owner: Owner) -> None:

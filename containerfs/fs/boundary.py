@@ -17,6 +17,8 @@ from containerfs.errors import FileSystemError
 
 log = logging.getLogger(__name__)
 
+_UNTOLD = frozenset({errno.EIO, errno.ETIMEDOUT})  # they tell a program nothing of the reason
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -63,7 +65,8 @@ def fail(error: BaseException, what: str) -> NoReturn:
         expected = error.subgroup(FileSystemError)
         error = (expected or error).exceptions[0]
     if isinstance(error, FileSystemError):
-        log.debug("%s: %s", what, error)
+        level = logging.WARNING if error.errno in _UNTOLD else logging.DEBUG
+        log.log(level, "%s: %s", what, error)
         raise pyfuse3.FUSEError(error.errno) from error
     log.error("%s failed", what, exc_info=error)
     raise pyfuse3.FUSEError(errno.EIO) from error

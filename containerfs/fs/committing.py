@@ -7,11 +7,8 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from containerfs.api.types import RemoteFile
-from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
-from containerfs.errors import FileSystemError
 from containerfs.fs.moves import Move, made
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 from containerfs.fs.objects import Objects
@@ -35,8 +32,8 @@ class _Old:
     ids: tuple[str, ...]
 
     @classmethod
-    def of(cls, file: File) -> "_Old":
-        return cls(path=file.path, ids=file.remote_ids)
+    def of(cls, move: Move) -> "_Old":
+        return cls(path=move.file.path, ids=move.replaced)
 
 
 class Commits:
@@ -52,7 +49,6 @@ class Commits:
         transfer: Transfer,
         metadata: Metadata,
         state: State,
-        store: ContentStore,
         journal: Journal,
         scratch: NamePatterns,
     ) -> None:
@@ -63,7 +59,6 @@ class Commits:
         self._transfer = transfer
         self._metadata = metadata
         self._state = state
-        self._store = store
         self._journal = journal
         self._scratch = scratch
 
@@ -86,24 +81,25 @@ class Commits:
         with self._state.transaction():
             self._transfer.end(moves)
             inherited = self._replace_target(target, node)
-            olds = {move.file.ino: _Old.of(move.file) for move in moves}
+            olds = {move.file.ino: _Old.of(move) for move in moves}
             sent = made(moves)
             if old_parent is not None:
                 self._tree.keep_directory(old_parent)
                 self._tree.touch_directory(old_parent)
+            self._make_way(new, new_name)
             self._tree.move(node, new, new_name)
             self._tree.touch_directory(new)
             self._adjust_entries(node)
             for move in moves:
                 doomed |= self._finish(move, source, olds[move.file.ino], sent)
-            if isinstance(node, File) and inherited:
+            if inherited:
                 doomed |= self._inherit(node, inherited, sent=bool(moves))
         return doomed
 
     def commit_exchange(self, one: Node, other: Node, moves: list[Move]) -> Doomed:
         """Swap two names, in one step; returns what `commit` does."""
         sources = {move.file.ino: self._tree.container_of(move.file) for move in moves}
-        olds = {move.file.ino: _Old.of(move.file) for move in moves}
+        olds = {move.file.ino: _Old.of(move) for move in moves}
         one_parent, one_name = one.parent, one.name
         other_parent, other_name = other.parent, other.name
         assert one_parent is not None and other_parent is not None  # noqa: S101, PT018 - looked up
@@ -114,6 +110,8 @@ class Commits:
             self._tree.move(one, one_parent, aside)
             self._tree.move(other, one_parent, one_name)
             self._tree.move(one, other_parent, other_name)
+            self._tree.touch_directory(one_parent)
+            self._tree.touch_directory(other_parent)
             for node in (one, other):
                 self._adjust_entries(node)
             for move in moves:  # a server may have given the id of one to the other
@@ -133,9 +131,26 @@ class Commits:
             ids = tuple(dict.fromkeys((*target.remote_ids, *replaces)))
             self._removing.forget_file(target)
         else:
+            self._empty(target)
             self._tree.orphan(target)
         log.debug("%r replaces an entry", node.name)
         return ids
+
+    def _make_way(self, directory: Directory, name: str) -> None:
+        """What was listed under *name* meanwhile goes: it is what was sent, or others put it there,
+        and then the next listing tells. No program here can have changed it: the kernel keeps the
+        directory to the rename.
+        """
+        late = directory.children.get(name)
+        if late is not None:
+            self._empty(late)
+            self._tree.orphan(late)
+
+    def _empty(self, directory: Node) -> None:
+        """What others have put there meanwhile is found there again by the next listing."""
+        below = directory.walk() if isinstance(directory, Directory) else ()
+        for each in reversed([*below]):
+            self._tree.orphan(each)
 
     def _adjust_entries(self, node: Node) -> None:
         """Unsent files are held or not by the names that they have now."""
@@ -173,7 +188,7 @@ class Commits:
                 self._journal.update(file.entry, replaces=())
             self._sending.sent(file, move.container, move.spool, remote)
         else:
-            self._finish_clean(move, file, remote)
+            self._transfer.adopt(move, remote)
         self._record(doomed)
         return doomed
 
@@ -182,28 +197,17 @@ class Commits:
             self._metadata.forget(*pair)
             self._journal.delete_later(*pair, path=path)
 
-    def _finish_clean(self, move: Move, file: File, remote: RemoteFile) -> None:
-        size = file.size
-        if file.remote is not None:
-            try:
-                self._store.alias(file.remote, remote)
-            except FileSystemError as exc:  # it is only a cache
-                log.warning("%s", exc)
-        self._sending.replace_remote(file, move.container, remote, [])
-        file.true_size = size if remote.size is None else None
-        if file.entry is not None:  # written to meanwhile: its close sends it again
-            self._journal.update(file.entry, replaces=(remote.id,))
-
-    def _inherit(self, file: File, ids: tuple[str, ...], *, sent: bool) -> Doomed:
+    def _inherit(self, node: Node, ids: tuple[str, ...], *, sent: bool) -> Doomed:
         """What the server has of the replaced file goes: now, or once the new one is there."""
-        container = self._tree.container_of(file)
-        if not sent and file.entry is not None:
-            replaces = tuple(dict.fromkeys((*file.entry.replaces, *ids)))
-            self._journal.update(file.entry, replaces=replaces)
+        container = self._tree.container_of(node)
+        entry = node.entry if isinstance(node, File) else None
+        if not sent and entry is not None:
+            replaces = tuple(dict.fromkeys((*entry.replaces, *ids)))
+            self._journal.update(entry, replaces=replaces)
             for id in ids:
                 self._metadata.forget(container.remote.id, id)
             return {}
-        kept = set(file.remote_ids)
-        doomed = {(container.remote.id, id): file.path for id in ids if id not in kept}
+        kept = set(node.remote_ids) if isinstance(node, File) else set()
+        doomed = {(container.remote.id, id): node.path for id in ids if id not in kept}
         self._record(doomed)
         return doomed

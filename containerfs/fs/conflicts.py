@@ -74,7 +74,7 @@ class Conflicts:
         if not recent:
             return
         for file in self._contested(container, recent, entries):
-            self._nursery.start_soon(self._settle, container, file, entries)
+            self._nursery.start_soon(self._settle, container, file)
         now = trio.current_time()
         for id, sent in list(recent.items()):
             sent.looks -= self._metadata.is_listed(container.remote.id, id)
@@ -102,12 +102,10 @@ class Conflicts:
                     found.add(file)
         return found
 
-    async def _settle(
-        self, container: ContainerDirectory, file: File, listed: tuple[RemoteFile, ...]
-    ) -> None:
+    async def _settle(self, container: ContainerDirectory, file: File) -> None:
         async with file.changing:
             if not file.is_dirty:  # else it is sent again: that settles it
-                await self._resolve(container, file, listed)
+                await self._resolve(container, file)
 
     async def missing(self, deletion: Deletion) -> None:
         """Somebody else deleted what was to be deleted here: perhaps they changed the file, too.
@@ -130,16 +128,17 @@ class Conflicts:
         who do it at once agree, and never delete each other's. `file.changing` is held.
         """
         try:
-            listed = (await self._metadata.files(container.remote.id, fresh=True)).entries
+            await self._metadata.files(container.remote.id, fresh=True)
         except FileSystemError as exc:
             log.warning("container %s: %s", container.remote.id, exc)
             return
-        renames = self._intents.doubtful.values()
-        await self._resolve(container, file, without_uncertain(container, listed, renames))
+        await self._resolve(container, file)
 
-    async def _resolve(
-        self, container: ContainerDirectory, file: File, listed: tuple[RemoteFile, ...]
-    ) -> None:
+    async def _resolve(self, container: ContainerDirectory, file: File) -> None:
+        """Decide by the newest listing: what was sent or removed since an older one is forgotten to
+        be laid over that.
+        """
+        listed = self._seen(container, self._metadata.newest_files(container.remote.id))
         remote = file.remote
         if remote is None or file.parent is None:
             return
@@ -151,8 +150,14 @@ class Conflicts:
             log.warning("%r: %s wins over %s", file.path, winner.id, loser.id)
             self._metadata.forget(container.remote.id, loser.id)
             await self._uploader.delete(container.remote.id, loser.id, path=file.path)
-        entries = self._metadata.corrected(container.remote.id, listed)
-        self._reconciliation.reconcile(container, entries)
+        newest = self._metadata.newest_files(container.remote.id)
+        entries = self._metadata.corrected(container.remote.id, newest)
+        self._reconciliation.reconcile(container, self._seen(container, entries))
+
+    def _seen(
+        self, container: ContainerDirectory, entries: tuple[RemoteFile, ...]
+    ) -> tuple[RemoteFile, ...]:
+        return without_uncertain(container, entries, self._intents.doubtful.values())
 
     async def _is_there(
         self, container: ContainerDirectory, winner: RemoteFile, *, own: RemoteFile

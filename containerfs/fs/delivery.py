@@ -7,6 +7,7 @@ from containerfs.api.types import RemoteFile
 from containerfs.cache.listing import Listing
 from containerfs.cache.state import State
 from containerfs.errors import Expired, Invalid
+from containerfs.fs.arrivals import own_objects
 from containerfs.fs.containers import Containers
 from containerfs.fs.flattening import Flattening, is_sent_as
 from containerfs.fs.names import upload_name
@@ -146,7 +147,5 @@ class Delivery:
         self, container_id: str, before: Listing[RemoteFile] | None, others: Collection[str]
     ) -> set[str]:
         """The objects of a container that are known to be something else."""
-        remembered = self._state.nodes(container_id).values()
-        own = {local.file_id for local in remembered if local.file_id is not None}
         listed = {file.id for file in before.entries} if before is not None else set()
-        return own | listed | self._claimed | {*others}
+        return own_objects(self._state, container_id) | listed | self._claimed | {*others}

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import trio
 
+PATIENCE = 0.2  # seconds that a look may take
+
 
 async def is_open_elsewhere(path: Path) -> bool:
     """Whether a process has a descriptor of *path* open.
@@ -12,8 +14,14 @@ async def is_open_elsewhere(path: Path) -> bool:
     A descriptor that is being closed has left its process's table before the file system is told
     (close(2) in the kernel: filp_close after the entry is cleared), so it does not count.
     Links in /proc are read, never followed: a stat would come back to this process.
+
+    A look that takes long is given up, and the answer is no: a process in execve(2) closes its
+    files while nobody can read its links (exec_update_lock), and waits for the file system to
+    answer the very close that asks this.
     """
-    return await trio.to_thread.run_sync(_scan, os.fsencode(path))
+    with trio.move_on_after(PATIENCE):
+        return await trio.to_thread.run_sync(_scan, os.fsencode(path), abandon_on_cancel=True)
+    return False
 
 
 def _scan(path: bytes) -> bool:

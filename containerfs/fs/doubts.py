@@ -10,7 +10,8 @@ import os
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import Expired, FileSystemError, NotFound
-from containerfs.fs.names import NAME_MAX, is_upload, stripped, upload_name
+from containerfs.fs.arrivals import Arrivals
+from containerfs.fs.names import NAME_MAX
 from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.spools import SpoolDirectory
 from containerfs.upload.uploader import Uploader
@@ -31,12 +32,14 @@ class Doubts:
         state: State,
         spools: SpoolDirectory,
         uploader: Uploader,
+        arrivals: Arrivals,
     ) -> None:
         self._journal = journal
         self._metadata = metadata
         self._state = state
         self._spools = spools
         self._uploader = uploader
+        self._arrivals = arrivals
 
     async def resolve(self) -> None:
         """Resolve those that can be; where the server can't be asked, they wait unseen."""
@@ -55,20 +58,8 @@ class Doubts:
 
     async def _has_arrived(self, entry: Entry) -> bool:
         """Whether the server has something under this name that is not what was replaced."""
-        listing = await self._metadata.files(entry.container_id, fresh=True)
-        name = upload_name(entry.path)
-        is_deep = any(len(stripped(file.path, id=file.id) or ()) > 1 for file in listing.entries)
-        return any(
-            file.id not in entry.replaces
-            and file.id not in entry.others
-            and is_upload(
-                file.path,
-                name,
-                id=file.id,
-                may_be_flat=not is_deep and file.source != "assistant",
-            )
-            for file in listing.entries
-        )
+        known = {*entry.replaces, *entry.others}
+        return bool(await self._arrivals.of(entry.container_id, entry.path, known=known))
 
     async def _finish(self, entry: Entry) -> None:
         log.info("%r is on the server", entry.path)

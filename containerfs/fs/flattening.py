@@ -6,7 +6,7 @@ is sent under a name of its own; here it has its own path in any case. Where upl
 none is ever the name of another.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 
 import trio
@@ -33,7 +33,7 @@ class Flattening:
     def listed(self, container: ContainerDirectory) -> None:
         """Whether they are kept may show in what is listed."""
         entries = container.listing.entries if container.listing is not None else ()
-        if any(len(stripped(file.path, id=file.id) or ()) > 1 for file in entries):
+        if keeps_directories(entries):
             self._deep.add(container.remote.id)
 
     def refused(self, container: ContainerDirectory) -> None:
@@ -116,6 +116,16 @@ class Flattening:
             top = container.children.get(base)
             others = [top] if "/" in path and isinstance(top, File) else []
         return any(_has_name(file.remote, base, own) for file in others)
+
+
+def keeps_directories(listed: Iterable[RemoteFile]) -> bool:
+    """Whether what is *listed* shows that a server keeps directories: an upload is in one.
+
+    What the model's code has written is where that has put it, whatever its name looks like.
+    """
+    return any(
+        file.source == "user" and len(stripped(file.path, id=file.id) or ()) > 1 for file in listed
+    )
 
 
 def is_sent_as(file: RemoteFile, path: str, *, may_be_flat: bool) -> bool:

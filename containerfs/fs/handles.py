@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from containerfs.errors import BadHandle
@@ -18,16 +19,19 @@ class FileHandle:
 
     Attributes:
         flushed: A close of one of its descriptors has sent what was written through it.
+        is_outdated: It was open while the server came to have another version, which is not mixed
+            with what was read through it.
         wrote: It changed the file since it was opened.
     """
 
-    __slots__ = ("appends", "file", "flags", "flushed", "wrote")
+    __slots__ = ("appends", "file", "flags", "flushed", "is_outdated", "wrote")
 
     def __init__(self, file: File, flags: int) -> None:
         self.file = file
         self.flags = flags
         self.appends = bool(flags & os.O_APPEND)
         self.flushed = False
+        self.is_outdated = False
         self.wrote = False
 
     @property
@@ -107,6 +111,9 @@ class Handles(Generic[HandleT]):
             return self._handles[fh]
         except KeyError:
             raise BadHandle(f"handle {fh}") from None
+
+    def __iter__(self) -> Iterator[HandleT]:
+        return iter(self._handles.values())
 
     def remove(self, fh: int) -> HandleT | None:
         """The handle, open no more; None where it was not."""

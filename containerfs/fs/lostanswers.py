@@ -7,7 +7,7 @@ looked for when it is sent again.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from containerfs.cache.metadata import Metadata
 from containerfs.errors import Expired, NotFound
@@ -17,8 +17,9 @@ from containerfs.fs.flattening import is_sent_as
 from containerfs.fs.moves import may_be_named
 from containerfs.fs.nodes import ContainerDirectory, File
 from containerfs.fs.uncertain import UncertainRenames
+from containerfs.fs.underway import UnderWay, name_of
 from containerfs.upload.fingerprint import Fingerprint, fingerprint
-from containerfs.upload.journal import Journal
+from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.uploader import Uploader
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class LostAnswers:
         journal: Journal,
         uploader: Uploader,
         uncertain: UncertainRenames,
+        under_way: UnderWay,
     ) -> None:
         self._delivery = delivery
         self._conflicts = conflicts
@@ -43,6 +45,7 @@ class LostAnswers:
         self._journal = journal
         self._uploader = uploader
         self._uncertain = uncertain
+        self._under_way = under_way
 
     def recall(self) -> None:
         """Know what was listed before the mount began from what an earlier one may have sent.
@@ -105,21 +108,26 @@ class LostAnswers:
             contents[entry.path].add(await fingerprint(spool.fd, spool.size))
         finally:
             spool.thaw()
-        arrived = []
         try:
             for path in contents:
-                arrived += await self._delivery.find(
-                    container.remote.id,
-                    path=path,
-                    contents=contents[path],
-                    others=entry.others,
-                )
+                async with self._under_way.looking(name_of(container.remote.id, path)):
+                    await self._remove(container, entry, path, contents[path])
         except (NotFound, Expired) as exc:  # with all that was in it
             log.info("container %s: %s", container.remote.id, exc)
             return
         self._journal.update(entry, state="dirty")
         entry.lost.clear()
         entry.others.clear()
+
+    async def _remove(
+        self,
+        container: ContainerDirectory,
+        entry: Entry,
+        path: str,
+        contents: Collection[Fingerprint],
+    ) -> None:
+        id = container.remote.id
+        arrived = await self._delivery.find(id, path=path, contents=contents, others=entry.others)
         for each in arrived:
-            self._metadata.forget(container.remote.id, each.id)
-            await self._uploader.delete(container.remote.id, each.id, path=entry.path)
+            self._metadata.forget(id, each.id)
+            await self._uploader.delete(id, each.id, path=entry.path)

@@ -21,6 +21,8 @@ class Move:
 
     Attributes:
         content: What to send, where it is here already; pinned until the rename is over.
+        source: What the file showed when that was read.
+        kept: What it showed as the rename began: it stays in its place until that is over.
         remote: The object under the new name, once it is there.
         intent: Number of the record that it is to be sent.
         lost: What may have arrived although it failed: the record stays.
@@ -31,10 +33,26 @@ class Move:
     container: ContainerDirectory
     path: str
     content: Content | None = None
+    source: tuple[RemoteFile, ...] = ()
+    kept: tuple[RemoteFile, ...] = ()
     remote: RemoteFile | None = None
     spool: Spool | None = None
     intent: int | None = None
     lost: tuple[Fingerprint, ...] = ()
+
+    def begin_reading(self) -> None:
+        """What is sent of the file is read now: what others make of it later is not meant."""
+        self.source = self.file.versions
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The ids of the objects that the new one takes the place of."""
+        if self.spool is not None:
+            return self.file.remote_ids
+        now = {each.id: each.version for each in self.file.versions}
+        return tuple(
+            each.id for each in self.source if now.get(each.id, each.version) == each.version
+        )
 
 
 class Plans:
@@ -113,3 +131,12 @@ def is_named(remote: RemoteFile, path: str) -> bool:
     parts = components(remote.path, id=remote.id)
     wanted = tuple(path.split("/"))
     return wanted in (parts, stripped(remote.path, id=remote.id))
+
+
+def are_named_alike(one: RemoteFile, other: RemoteFile) -> bool:
+    """Whether two objects of the server have one name there, prefixes aside."""
+    return one.container_id == other.container_id and _name(one) == _name(other)
+
+
+def _name(file: RemoteFile) -> tuple[str, ...]:
+    return stripped(file.path, id=file.id) or components(file.path, id=file.id)

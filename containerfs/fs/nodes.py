@@ -173,10 +173,14 @@ class File(Node):
         return self.entry is not None and self.entry.held
 
     @property
+    def versions(self) -> tuple[RemoteFile, ...]:
+        """Every object on the server that goes when this file goes, the newest first."""
+        return self.older if self.remote is None else (self.remote, *self.older)
+
+    @property
     def remote_ids(self) -> tuple[str, ...]:
-        """Every object on the server that goes when this file goes."""
-        first = () if self.remote is None else (self.remote.id,)
-        return first + tuple(file.id for file in self.older)
+        """The ids of those."""
+        return tuple(file.id for file in self.versions)
 
 
 class Directory(Node):

@@ -12,7 +12,7 @@ from containerfs.errors import (
     Stale,
     WrongLength,
 )
-from containerfs.fs.attributes import begin
+from containerfs.fs.attributes import begin, drop_privileges
 from containerfs.fs.closing import Closing
 from containerfs.fs.handles import FileHandle, Handles
 from containerfs.fs.kernel import take_attributes_back
@@ -57,11 +57,12 @@ class Opening:
         self._spooling = spooling
         self._prefetch = prefetch
 
-    async def open(self, file: File, flags: int, *, pid: int = 0) -> tuple[int, bool]:
+    async def open(self, file: File, flags: int, *, pid: int = 0, uid: int = 0) -> tuple[int, bool]:
         """Open *file*.
 
         Args:
             pid: The process that does.
+            uid: Who does.
 
         Returns:
             The handle, and whether what the kernel has cached of the content still holds.
@@ -91,14 +92,18 @@ class Opening:
         keep_cache = file.pages_valid
         if not keep_cache:
             take_attributes_back(file)
-        if flags & os.O_TRUNC and file.size != 0:
+        if flags & os.O_TRUNC:
+            was_empty = file.size == 0
+            if uid and file.local is not None:
+                drop_privileges(file.local)
             try:
-                await self._writing.truncate(file, 0)
-                self._handles[fh].wrote = True
+                await self._writing.truncate(file, 0)  # an empty one's times change, too
             except BaseException:
                 self._closing.release(fh)
                 raise
-            keep_cache = False
+            if not was_empty:
+                self._handles[fh].wrote = True
+                keep_cache = False
         file.pages_valid = True
         return fh, keep_cache
 

@@ -30,6 +30,7 @@ from containerfs.fs.removing import Removing
 from containerfs.fs.renaming import Renaming
 from containerfs.fs.sending import Sending
 from containerfs.fs.tree import Tree
+from containerfs.fs.uncertain import UncertainRenames
 from containerfs.fs.writing import Writing
 from containerfs.fs.xattrs import Xattrs
 from containerfs.upload.outstanding import Outstanding
@@ -64,6 +65,7 @@ class Operations(pyfuse3.Operations):
         renaming: Renaming,
         sending: Sending,
         outstanding: Outstanding,
+        uncertain: UncertainRenames,
         xattrs: Xattrs,
         owner: Owner,
         op_timeout: float,
@@ -81,6 +83,7 @@ class Operations(pyfuse3.Operations):
         self._renaming = renaming
         self._sending = sending
         self._outstanding = outstanding
+        self._uncertain = uncertain
         self._xattrs = xattrs
         self._owner = owner
         self._browsing = Browsing(tree=tree, namespace=namespace, op_timeout=op_timeout)
@@ -316,10 +319,13 @@ class Operations(pyfuse3.Operations):
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         directory = self._browsing[fh].directory
         await self._sending.send_below(directory)
+        container = directory.container
         if directory is self._tree.root:
             await self._outstanding.sync()
-        elif (container := directory.container) is not None:
+        elif container is not None:
             await self._outstanding.sync(container.remote.id, directory.path)
+        with trio.move_on_after(self.op_timeout):
+            await self._uncertain.try_to_settle(container.remote.id if container else None)
 
     # Files.
 
@@ -328,7 +334,7 @@ class Operations(pyfuse3.Operations):
         node = self._inodes[inode]
         if not isinstance(node, File):
             raise IsADirectory(node.name)
-        fh, keep_cache = await self._opening.open(node, flags, pid=ctx.pid)
+        fh, keep_cache = await self._opening.open(node, flags, pid=ctx.pid, uid=ctx.uid)
         return pyfuse3.FileInfo(fh=fh, keep_cache=keep_cache)
 
     @boundary(deadline=False)  # nothing is waited for

@@ -1,5 +1,6 @@
 """How long an operation waits for a transfer: as long as it gets on."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,9 +20,11 @@ class Patience:
         """
         self._limit = limit
         self._scopes: set[trio.CancelScope] = set()
+        self._silent_until = -math.inf  # on trio's clock
 
     def put_off(self, seconds: float) -> None:
-        """The server asks to be left alone for so long: nothing can get on, nor has to."""
+        """The server asks to be left alone for so much longer: nothing can get on, nor has to."""
+        self._silent_until = max(self._silent_until, trio.current_time()) + seconds
         for scope in self._scopes:
             scope.deadline += seconds
 
@@ -36,7 +39,8 @@ class Patience:
             TimedOut: It did not get on.
         """
         told = 0
-        scope = trio.CancelScope(deadline=trio.current_time() + self._limit)
+        begun = max(trio.current_time(), self._silent_until)
+        scope = trio.CancelScope(deadline=begun + self._limit)
         self._scopes.add(scope)
         with scope:
 
@@ -46,7 +50,7 @@ class Patience:
                     told = moved
                 elif moved - told >= LEAST_PROGRESS:
                     told = moved
-                    scope.deadline = trio.current_time() + self._limit
+                    scope.deadline = max(trio.current_time(), self._silent_until) + self._limit
 
             try:
                 yield progress

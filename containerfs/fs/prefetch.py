@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 PARALLEL = 64  # files on their way at once
 BUDGET = 64 << 20  # bytes of files on their way at once
 PATIENCE = 5.0  # seconds between two opens of one scan
+STOPPED = 1.0  # seconds after its last open in which more is begun to be fetched
 SCANS = 32  # directories in which opens are remembered
 INDEXERS = frozenset(
     name[:15]  # what the kernel keeps of a process's name
@@ -34,6 +35,7 @@ INDEXERS = frozenset(
         "localsearch-3",
         "localsearch-extractor-3",
         "mlocate",
+        "recollindex",
         "tracker-extract",
         "tracker-extract-3",
         "tracker-miner-fs",
@@ -49,11 +51,19 @@ class Prefetch:
     """Watches opens, and fetches what is likely to be opened next."""
 
     def __init__(
-        self, *, downloads: Downloads, store: ContentStore, nursery: trio.Nursery, largest: int
+        self,
+        *,
+        downloads: Downloads,
+        store: ContentStore,
+        nursery: trio.Nursery,
+        largest: int,
+        cache_size: int,
     ) -> None:
         """Args:
         largest: Bytes; larger files are not fetched ahead. 0 turns it off.
+        cache_size: Bytes that the store may keep.
         """
+        self._budget = cache_size // 2  # more would evict what was fetched before it is read
         self._downloads = downloads
         self._store = store
         self._nursery = nursery
@@ -61,7 +71,7 @@ class Prefetch:
         self._scans: OrderedDict[int, Scan] = OrderedDict()
         self._latest: Scan | None = None
         self._known: Siblings | None = None  # of the latest that were asked for
-        self._pending: deque[File] = deque(maxlen=LAST_WINDOW)
+        self._pending: deque[tuple[Scan, File]] = deque(maxlen=LAST_WINDOW)
         self._bytes = 0  # on their way
         self._lanes = 0  # tasks that fetch one file after the other
         self._idle = trio.lowlevel.ParkingLot()  # those with nothing to do
@@ -81,10 +91,11 @@ class Prefetch:
                 return
             if scan.is_first(file) or is_indexer(pid):
                 return
-            scan.begin(self._siblings(directory), self._is_small)
-        ahead = [each for each in scan.opened(file) if not self._is_here(each)]
+            scan.begin(self._siblings(directory), self._is_small, budget=self._budget)
+        found = scan.opened(file, is_elsewhere=is_elsewhere)
+        ahead = [each for each in found if not self._is_here(each)]
         if ahead:
-            self._pending.extend(ahead)
+            self._pending.extend((scan, each) for each in ahead)
             self._start()
 
     def _scan(self, directory: Directory) -> Scan:
@@ -148,7 +159,10 @@ class Prefetch:
         while True:
             while not self._pending or self._bytes >= BUDGET:
                 await self._idle.park()
-            file = self._pending.popleft()
+            scan, file = self._pending.popleft()
+            if trio.current_time() - scan.last > STOPPED:  # it may just be waiting, too
+                scan.forget_ahead()
+                continue
             remote = file.remote
             if remote is not None and self._is_small(file):
                 await self._fetch(file, remote, remote.size or 0)

@@ -5,7 +5,7 @@ from containerfs.cache.cachefile import Content
 from containerfs.cache.content import ContentStore
 from containerfs.cache.download import Download
 from containerfs.cache.downloads import Downloads
-from containerfs.errors import NotFound, WrongLength
+from containerfs.errors import AnotherVersion, NotFound, WrongLength
 from containerfs.fs.handles import FileHandle, Handles
 from containerfs.fs.nodes import File
 from containerfs.fs.patience import Patience
@@ -38,12 +38,16 @@ class Reading:
 
         Raises:
             NotFound: The server does not have what it listed.
+            AnotherVersion: What was read before is of another one.
             FileSystemError: The content can't be had.
         """
-        file = self._handles[fh].file
+        handle = self._handles[fh]
+        file = handle.file
         while True:
             if file.spool is not None:
                 return file.spool.read(offset, size)
+            if handle.is_outdated:
+                raise AnotherVersion(f"{file.path!r} became another one while it was read")
             if file.content is not None:
                 return file.content.read(offset, size)
             if file.remote is None or offset >= (
@@ -71,16 +75,26 @@ class Reading:
         try:
             data = await self._downloads.read(download, offset, size)
         except (NotFound, WrongLength) as exc:
+            if isinstance(exc, AnotherVersion):
+                self._outdate(file)
             await self._renewal.contradicted(file, download.file, exc)
             raise
         if download.is_complete:
             file.true_size = download.total
         return data
 
+    def _outdate(self, file: File) -> None:
+        """Have *file* opened anew by who wants to read on: the kernel reads ahead, and tells
+        nobody of a failure of that."""
+        file.pages_valid = False  # they are of the one that was read
+        for handle in self._handles:
+            handle.is_outdated |= handle.file is file
+
     def is_elsewhere(self, file: File) -> bool:
         """Whether the content of *file* is on the server, and not here."""
-        remote = file.remote
-        return remote is not None and file.spool is None and self._store.size_of(remote) is None
+        if file.remote is None or file.spool is not None or file.content is not None:
+            return False
+        return self._store.size_of(file.remote) is None
 
     async def begin(self, file: File) -> None:
         """Have the beginning of a small file here: while it is opened it can still be replaced.
@@ -129,6 +143,9 @@ class Reading:
 
     async def whole(self, file: File) -> Content:
         """The complete content of a clean file, pinned for the caller; downloaded if need be."""
+        if file.content is not None:  # where a rename was since, the cache may know it no more
+            file.content.pins += 1
+            return file.content
         remote = file.remote
         if remote is None:
             raise NotFound(f"{file.path!r} has no content on the server")

@@ -115,27 +115,32 @@ class Removing:
         node = await self._namespace.find(parent, name)
         if isinstance(node, Directory):
             raise IsADirectory(name)
-        container = node.container
-        if container is None:
+        if node.container is None:
             raise NotPermitted(name)
-        if container.is_snapshot:
-            raise ReadOnly(f"container {container.remote.id} has expired")
+        if node.container.is_snapshot:
+            raise ReadOnly(f"container {node.container.remote.id} has expired")
         if isinstance(node, File):
             async with node.changing:
                 await self._lost_answers.settle([node])
                 await self._keeping.try_to_settle()  # or it might be sent again after a power cut
-                await self._remove_remote(node, container)
+                await self._remove_remote(node)
                 self.forget_file(node)
         else:
             self._tree.keep_directory(parent)
             self._tree.orphan(node)
         self._tree.touch_directory(parent)
 
-    async def _remove_remote(self, file: File, container: ContainerDirectory) -> None:
+    async def _remove_remote(self, file: File) -> None:
         """Delete what the server has of *file*; `file.changing` is held.
 
         Who has the file open can read on: its content is fetched before it goes.
+
+        Raises:
+            NotFound: It has no name any more.
         """
+        container = file.container  # a directory above it may have got into another one
+        if container is None:
+            raise NotFound(f"{file.name!r} is gone")
         ids = dict.fromkeys((*file.remote_ids, *(file.entry.replaces if file.entry else ())))
         if file.opens and file.spool is None and file.size != 0 and file.remote is not None:
             await self.keep_content(file)

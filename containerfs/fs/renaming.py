@@ -4,6 +4,7 @@ The mount's tree changes in one step, after the server has all the new objects a
 else can look. A failure up to then leaves the old names as they were, here and there.
 """
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -130,19 +131,26 @@ class Renaming:
             raise IsADirectory(target.name)
 
     async def _move(self, node: Node, new: Directory, new_name: str, target: Node | None) -> None:
-        container = self._tree.container_of(new)
+        container, path = self._tree.container_of(new), new.path_of(new_name)
         parent = node.parent
-        plan = partial(self._plans.plan, node, container, new.path_of(new_name))
+        plan = partial(self._plans.plan, node, container, path)
+
+        def check_unchanged() -> None:
+            if node.parent is not parent or new.path_of(new_name) != path:
+                raise Stale(f"{new_name!r} changed meanwhile")  # the kernel looks again
+
         async with AsyncExitStack() as locks:
             held = await self._transfer.lock(locks, plan, node, target)
             await self._lost_answers.settle(held)
-            if node.parent is not parent or new.children.get(new_name) is not target:
-                raise Stale(f"{new_name!r} changed meanwhile")  # the kernel looks again
+            check_unchanged()
+            if new.children.get(new_name) is not target:
+                raise Stale(f"{new_name!r} is another one by now")
             moves = plan()
             if isinstance(target, File) and target.opens and target.spool is None:
                 await self._removing.keep_content(target)
             locks.callback(self._transfer.thaw, moves)
-            await self._transfer.send(moves)
+            self._transfer.keep(moves)
+            await self._send(moves, check_unchanged)
             gone = await self._transfer.delete_source(moves, target)
             doomed = self._commits.commit(node, new, new_name, target, moves)
             for pair in gone:
@@ -150,6 +158,15 @@ class Renaming:
             left = {pair: path for pair, path in doomed.items() if pair not in gone}
             await self._transfer.delete(left, patience=PUT_OFF_AFTER)
         self._send_in_background(node)
+
+    async def _send(self, moves: list[Move], check_unchanged: Callable[[], None]) -> None:
+        """Have the server hold all under their new names, which others may make wrong ones."""
+        await self._transfer.send(moves)
+        try:
+            check_unchanged()
+        except Stale:
+            await self._transfer.take_back(moves)
+            raise
 
     async def _exchange(self, one: Node, other: Node) -> None:
         """Swap two names; both are there at any moment."""
@@ -159,20 +176,27 @@ class Renaming:
             (one, second, other_path),
             (other, first, one_path),
         )
+        parents = one.parent, other.parent
 
         def plan() -> list[Move]:
             return [move for each in plans for move in self._plans.plan(*each)]
 
+        def check_unchanged() -> None:
+            are_there = (one.parent, other.parent) == parents
+            if not are_there or (one.path, other.path) != (one_path, other_path):
+                raise Stale(f"{one_path!r} or {other_path!r} changed meanwhile")
+
         async with AsyncExitStack() as locks:
             held = await self._transfer.lock(locks, plan, one, other)
             await self._lost_answers.settle(held)
+            check_unchanged()
             moves = plan()
             for move in moves:  # a server may overwrite by name: have all content here first
                 if move.file.spool is None:
-                    move.content = await self._reading.whole(move.file)
+                    move.content = await self._transfer.read(move)
                     locks.callback(self._store.unpin, move.content)
             locks.callback(self._transfer.thaw, moves)
-            await self._transfer.send(moves)
+            await self._send(moves, check_unchanged)
             doomed = self._commits.commit_exchange(one, other, moves)
             await self._transfer.delete(doomed, patience=PUT_OFF_AFTER)
         self._send_in_background(one)

@@ -13,7 +13,8 @@ from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 
 GAP = 32  # places that a program may skip and still be reading in order (`grep --include`)
 DIRECTORIES_GAP = 8  # directories that it may skip
-RUN = 2  # steps in order before anything is fetched; one to the very next file counts as many
+NEAR = 16  # a step past no more than this fraction of all files is hardly an accident
+RUN = 4  # before anything is fetched: near steps in order count 2, far ones 1, neighbours as many
 FIRST_WINDOW = 8  # files ahead; doubles with each further step in order
 LAST_WINDOW = 256
 
@@ -67,11 +68,13 @@ class Order:
 
     __slots__ = (
         "_ahead",
+        "_budget",
         "_files",
         "_following",
         "_is_small",
         "_key",
         "_known",
+        "_largest",
         "_place",
         "_places",
         "run",
@@ -84,11 +87,15 @@ class Order:
         key: Callable[[Node], Any],
         following: Iterator[Directory],
         is_small: Callable[[File], bool],
+        budget: int,
     ) -> None:
         """Args:
         directory: The one that is read first.
         following: Those that would be next.
+        budget: Bytes that may be ahead of the program.
         """
+        self._budget = budget
+        self._largest = 1  # bytes
         self._key = key
         self._following = following
         self._is_small = is_small
@@ -100,9 +107,26 @@ class Order:
         self.run = 0
         self._add(directory)
 
+    def __contains__(self, file: File) -> bool:
+        return file.ino in self._places
+
+    def lacks(self, file: File) -> bool:
+        """Whether *file* is one to be fetched ahead that was not there when this was made."""
+        return file not in self and self._is_small(file)
+
+    def grow(self, directory: Directory) -> None:
+        """More of *directory* is known by now, as its first listing comes."""
+        if directory.ino in self._known:
+            self._add(directory)
+
     def _add(self, directory: Directory) -> None:
-        files = (node for node in directory.children.values() if isinstance(node, File))
+        files = (
+            node
+            for node in directory.children.values()
+            if isinstance(node, File) and node not in self
+        )
         found = sorted(filter(self._is_small, files), key=self._key)
+        self._largest = max([self._largest, *(file.size or 0 for file in found)])
         start = len(self._files)
         self._places.update({file.ino: place for place, file in enumerate(found, start)})
         self._files += found
@@ -120,11 +144,17 @@ class Order:
         if place is None:
             return
         if self._place >= 0 and 0 < place - self._place <= GAP:
+            step = place - self._place
+            is_near = step * NEAR <= len(self._files)
             # Two neighbours are no accident.
-            self.run = max(self.run + 1, RUN if place == self._place + 1 else 0)
+            self.run = max(self.run + 1 + is_near, RUN if step == 1 else 0)
         elif place != self._place:
             self.run, self._ahead = 0, place + 1
         self._place = place
+
+    def forget_ahead(self) -> None:
+        """What was given and is not here is to be given again."""
+        self._ahead = 0
 
     def next_files(self, *, crosses: bool) -> list[File]:
         """Those to be fetched now, each given once.
@@ -134,7 +164,8 @@ class Order:
         """
         if self.run < RUN:
             return []
-        window = min(FIRST_WINDOW << min(self.run - RUN, 8), LAST_WINDOW)
+        window = min(FIRST_WINDOW << min((self.run - RUN) // 2, 8), LAST_WINDOW)
+        window = min(window, self._budget // self._largest)
         start, end = max(self._ahead, self._place + 1), self._place + 1 + window
         if crosses and end > len(self._files):
             for directory in islice(self._following, window):
@@ -170,14 +201,17 @@ class Scan:
         self._first = self._first or file
         return file is self._first
 
-    def begin(self, siblings: Siblings | None, is_small: Callable[[File], bool]) -> None:
-        """It is noticed from now on."""
+    def begin(
+        self, siblings: Siblings | None, is_small: Callable[[File], bool], *, budget: int
+    ) -> None:
+        """It is noticed from now on; *budget* bytes may be ahead of it."""
         self.orders = tuple(
             Order(
                 self.directory,
                 key=key,
                 following=iter(()) if siblings is None else siblings.after(self.directory, number),
                 is_small=is_small,
+                budget=budget,
             )
             for number, key in enumerate(KEYS)
         )
@@ -191,9 +225,20 @@ class Scan:
         for order in self.orders:
             order.reach(directory)
 
-    def opened(self, file: File) -> list[File]:
-        """It opened *file*; returns what is to be fetched now."""
+    def forget_ahead(self) -> None:
+        """What was told to be fetched, and was not, is told again with the next open."""
         for order in self.orders:
+            order.forget_ahead()
+
+    def opened(self, file: File, *, is_elsewhere: bool) -> list[File]:
+        """It opened *file*; returns what is to be fetched now.
+
+        Args:
+            is_elsewhere: Its content is not here; what is here need not be looked for.
+        """
+        for order in self.orders:
+            if is_elsewhere and order.lacks(file):
+                order.grow(self.directory)
             order.opened(file)
         leading = max(self.orders, key=lambda order: order.run)
         return leading.next_files(crosses=self.crosses)

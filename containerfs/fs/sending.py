@@ -138,9 +138,8 @@ class Sending:
         remote, before = None, container.listing
         begun = False
         try:
-            await self._uncertain.settle(container.remote.id, path)
-            begun = True
-            with self._uncertain.sending(container.remote.id, path):
+            async with self._uncertain.sending(container.remote.id, path):
+                begun = True
                 remote = await self._delivery.put(
                     container,
                     path=path,
@@ -231,6 +230,8 @@ class Sending:
         self._objects.adopt_remote(container, file, remote)
         self._tree.local(file)
         self._tree.save(file)
+        if self._uploader.may_be_twice(remote.id):
+            self._conflicts.sent(container, file)
 
     def _keep_content(self, file: File, spool: Spool, remote: RemoteFile) -> None:
         """An upload is its own download: the spool becomes the cached content."""
@@ -308,15 +309,15 @@ class Sending:
         as modes, links and empty directories, survives a power cut too.
 
         Raises:
-            FileSystemError: The first failure, once all were tried.
+            FileSystemError: The first failure, once all were tried, of those that still are dirty.
         """
-        errors: list[FileSystemError] = []
+        failed: list[tuple[File, FileSystemError]] = []
 
         async def send(file: File) -> None:
             try:
                 await self._send(file, alone=is_single)
             except FileSystemError as exc:
-                errors.append(exc)
+                failed.append((file, exc))
 
         files = deque(node for node in directory.walk() if isinstance(node, File) and node.is_dirty)
         is_single = len(files) == 1
@@ -328,9 +329,10 @@ class Sending:
         async with trio.open_nursery() as nursery:
             for _ in range(min(len(files), self._departures.most)):
                 nursery.start_soon(work)
-        if errors:
-            await self._keeping.settle()
-            raise errors[0]
+        for file, error in failed:
+            if file.is_dirty and file.parent is not None:  # else it was sent again meanwhile
+                await self._keeping.settle()
+                raise error
         await self._keeping.sync()
 
 

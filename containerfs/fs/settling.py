@@ -14,8 +14,8 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import Expired, FileSystemError, NotFound
-from containerfs.fs.flattening import is_sent_as
-from containerfs.fs.names import stripped
+from containerfs.fs.arrivals import Arrivals
+from containerfs.upload.fingerprint import fingerprint
 from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.spools import SpoolDirectory
@@ -37,6 +37,7 @@ class Settling:
         store: ContentStore,
         spools: SpoolDirectory,
         uploader: Uploader,
+        arrivals: Arrivals,
     ) -> None:
         self._intents = intents
         self._journal = journal
@@ -45,32 +46,51 @@ class Settling:
         self._store = store
         self._spools = spools
         self._uploader = uploader
+        self._arrivals = arrivals
 
     async def settle(self) -> None:
-        """End every rename that was cut off; what can't be ended now is left for the next time."""
-        doubtful = self._intents.doubtful
+        """End every rename that was cut off; what the server does not tell of is doubtful then."""
+        is_silent = False
         for id, rename in self._intents.all.items():
-            if id in doubtful:
-                continue  # it failed while the mount went on: `UncertainRenames`
-            try:
-                await self._end(rename)
-                self._intents.end(id)
-            except (NotFound, Expired) as exc:
-                log.warning("the rename of %r to %r is over: %s", *_paths(rename), exc)
-                self._intents.end(id)
-            except FileSystemError as exc:
-                log.warning("the rename of %r to %r is not over: %s", *_paths(rename), exc)
+            if rename.sent:
+                continue  # what arrived of it is looked for by itself
+            if not is_silent:
+                try:
+                    await self.end(id, rename)
+                    continue
+                except FileSystemError as exc:
+                    log.warning("the rename of %r to %r is not over: %s", *_paths(rename), exc)
+                    is_silent = exc.retriable  # it is not waited for once for each of them
+            await self._doubt(id, rename)
+
+    async def end(self, id: int, rename: Rename) -> None:
+        """End one that was cut off; nothing was done to its names since.
+
+        Raises:
+            FileSystemError: The server does not tell what became of it.
+        """
+        try:
+            await self._end(rename)
+        except (NotFound, Expired) as exc:
+            log.warning("the rename of %r to %r is over: %s", *_paths(rename), exc)
+        self._intents.end(id)
+
+    async def _doubt(self, id: int, rename: Rename) -> None:
+        """Unsent content may be written to before the server tells: what was sent is kept."""
+        entry = self._entry(rename)
+        spool = None if entry is None else self._spools.open(entry.spool)
+        try:
+            sent = () if spool is None else (await fingerprint(spool.fd, spool.size),)
+            self._intents.doubt(id, sent)
+        except FileSystemError as exc:
+            log.warning("that a rename may have arrived is not recorded: %s", exc)
+        finally:
+            if spool is not None:
+                spool.close()
 
     async def _end(self, rename: Rename) -> None:
-        listing = await self._metadata.files(rename.container_id, fresh=True)
-        is_deep = any(len(stripped(file.path, id=file.id) or ()) > 1 for file in listing.entries)
-        made = [
-            file
-            for file in listing.entries
-            if file.id not in rename.known
-            and is_sent_as(file, rename.path, may_be_flat=not is_deep)
-            and file.size in (None, rename.size)
-        ]
+        arrived = await self._arrivals.of(rename.container_id, rename.path, known=rename.known)
+        made = [file for file in arrived if file.size in (None, rename.size)]
         entry = self._entry(rename)
         source = await self._source(rename) if entry is None else None
         if entry is None and source is None:
@@ -85,11 +105,7 @@ class Settling:
 
     async def _source(self, rename: Rename) -> RemoteFile | None:
         """The object of the old name; the server is asked for it, as lists may lag behind."""
-        for id in rename.source_objects:
-            file = await self._uploader.find(rename.source_id, id)
-            if file is not None:
-                return file
-        return None
+        return await self._uploader.find_any(rename.source_id, rename.source_objects)
 
     @contextmanager
     def _content(self, entry: Entry | None, source: RemoteFile | None) -> Iterator[int | None]:
@@ -116,6 +132,9 @@ class Settling:
             if not is_copy:
                 log.warning("%s stays: it came while %r was renamed", file.id, rename.source_path)
                 continue
+            if await self._uploader.are_gone(rename.container_id, rename.replaces):
+                log.warning("%r was replaced, though its rename was cut off", rename.path)
+                return  # it would be lost, and nobody has asked for that
             log.warning("the rename of %r to %r is taken back", *_paths(rename))
             self._metadata.forget(rename.container_id, file.id)
             await self._uploader.delete(rename.container_id, file.id, path=rename.path)
@@ -126,8 +145,8 @@ class Settling:
         if not made:
             return
         log.warning("the rename of %r to %r is brought to its end", *_paths(rename))
-        local = self._state.nodes(rename.source_id).get(rename.source_path)
-        if local is not None:
+        local = self._state.node(rename.source_id, rename.source_path)
+        if local is not None and local.file_id in rename.source_objects:
             local.file_id = made[0].id
             with self._state.transaction():
                 self._state.forget_node(rename.source_id, rename.source_path)

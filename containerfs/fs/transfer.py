@@ -8,13 +8,15 @@ from functools import partial
 
 import trio
 
+from containerfs.api.types import RemoteFile
+from containerfs.cache.cachefile import Content
 from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import Expired, FileSystemError
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.keeping import Keeping
-from containerfs.fs.moves import Move, may_be_named
+from containerfs.fs.moves import Move, are_named_alike, may_be_named
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 from containerfs.fs.reading import Reading
 from containerfs.fs.sending import Sending, may_have_arrived
@@ -23,6 +25,7 @@ from containerfs.fs.tree import Tree
 from containerfs.fs.uncertain import UncertainRenames
 from containerfs.upload.fingerprint import fingerprint
 from containerfs.upload.intents import Intents, Rename
+from containerfs.upload.journal import Journal
 from containerfs.upload.spool import Spool
 from containerfs.upload.uploader import Uploader
 
@@ -48,6 +51,7 @@ class Transfer:
         state: State,
         store: ContentStore,
         intents: Intents,
+        journal: Journal,
         uploader: Uploader,
         keeping: Keeping,
     ) -> None:
@@ -61,6 +65,7 @@ class Transfer:
         self._state = state
         self._store = store
         self._intents = intents
+        self._journal = journal
         self._uploader = uploader
         self._keeping = keeping
 
@@ -92,6 +97,15 @@ class Transfer:
             held = files
         return list(held.values())
 
+    def keep(self, moves: list[Move]) -> None:
+        """Have the files stay in their places until `thaw`: that they are deleted there, or were
+        overwritten by what is sent, may be listed before the rename is over.
+        """
+        for move in moves:
+            move.kept = move.file.versions
+            for each in move.kept:
+                self._metadata.keep(each)
+
     async def send(self, moves: list[Move]) -> None:
         """Have the server hold every file under its new name too, or, after an error, none."""
         errors: list[FileSystemError] = []
@@ -111,7 +125,7 @@ class Transfer:
             for move in moves:
                 nursery.start_soon(send, move)
         if errors:
-            await self._take_back(moves)
+            await self.take_back(moves)
             raise errors[0]
 
     async def _begin(self, moves: list[Move]) -> None:
@@ -139,11 +153,18 @@ class Transfer:
                         entry_id=file.entry.id if file.entry is not None else None,
                     )
                 )
-        await self._state.sync()
+        try:
+            await self._state.sync()
+        except FileSystemError:
+            self.end(moves)
+            raise
 
     def thaw(self, moves: list[Move]) -> None:
-        """What came of the moves is recorded: what was sent for them may be written to again."""
+        """What came of the moves is recorded: what was sent for them may be written to again, and
+        what was kept may go."""
         for move in moves:
+            for each in move.kept:
+                self._metadata.let_go(each)
             if move.remote is not None:
                 self._delivery.let_go(move.remote)
             if move.spool is not None:
@@ -163,11 +184,10 @@ class Transfer:
         with ExitStack() as pins:
             content = move.content
             if content is None:
-                content = await self._reading.whole(file)
+                content = await self.read(move)
                 pins.callback(self._store.unpin, content)
             fd, size = content.fd, content.size or 0
-            await self._uncertain.settle(move.container.remote.id, move.path)
-            with self._uncertain.sending(move.container.remote.id, move.path):
+            async with self._uncertain.sending(move.container.remote.id, move.path):
                 try:
                     move.remote = await self._delivery.put(
                         move.container,
@@ -182,6 +202,11 @@ class Transfer:
                         move.lost = (await fingerprint(fd, size),)
                     raise
 
+    async def read(self, move: Move) -> Content:
+        """The content to send, pinned for the caller; downloaded if need be."""
+        move.begin_reading()
+        return await self._reading.whole(move.file)
+
     async def _send_unsent(self, move: Move, spool: Spool) -> None:
         entry, container, path = move.file.entry, move.container, move.path
         try:
@@ -195,7 +220,11 @@ class Transfer:
         move.spool = spool
         self._delivery.claim(move.remote)
 
-    async def _take_back(self, moves: list[Move]) -> None:
+    async def take_back(self, moves: list[Move]) -> None:
+        """Have the server be without the new objects again, and with what they may have replaced.
+
+        What may have arrived, and nobody knows, is left to be looked for.
+        """
         exchanged = {move.file.ino for move in moves}
         for move in moves:
             if move.intent is not None and move.lost:
@@ -207,6 +236,9 @@ class Transfer:
                 await self._keep(victim)  # it may be overwritten, and nobody has asked for that
             if move.remote is None or move.remote.id in move.file.remote_ids:
                 continue
+            if await self._has_overwritten_itself(move, move.remote):
+                self.adopt(move, move.remote)
+                continue
             if isinstance(victim, File) and await self._is_overwritten(victim, move):
                 await self._keep(victim)
                 if move.remote.id in victim.remote_ids:
@@ -217,6 +249,32 @@ class Transfer:
         await self.delete(pairs)
         self.end([move for move in moves if not move.lost])
         await self._state.sync()  # else the next mount takes back what comes to this name later
+
+    async def _has_overwritten_itself(self, move: Move, remote: RemoteFile) -> bool:
+        """Whether the server gave the name of the file's own object to what was sent, or does not
+        tell: where directories are dropped, the old and the new name may be one.
+        """
+        ids = [each.id for each in move.source if are_named_alike(each, remote)]
+        try:
+            return await self._uploader.are_gone(remote.container_id, ids)
+        except FileSystemError:
+            return True
+
+    def adopt(self, move: Move, remote: RemoteFile) -> None:
+        """Let a file that had nothing unsent be *remote*, which was sent of it."""
+        file, (source, *_) = move.file, move.source
+        size = file.size if file.remote is source else source.size
+        try:
+            self._store.alias(source, remote)
+        except FileSystemError as exc:  # it is only a cache
+            log.warning("%s", exc)
+        if file.parent is None:  # others took it away: who has it open reads on
+            file.remote, file.older = remote, ()
+            return
+        self._sending.replace_remote(file, move.container, remote, [])
+        file.true_size = size if remote.size is None else None
+        if file.entry is not None:  # written to meanwhile: its close sends it again
+            self._journal.update(file.entry, replaces=(remote.id,))
 
     async def _keep(self, victim: File) -> None:
         """Have the server get the content of *victim* again."""
@@ -262,7 +320,7 @@ class Transfer:
         gone: set[tuple[str, str]] = set()
         if container is None or remote is None or file.remote is None:
             return gone
-        for id in file.remote_ids:
+        for id in moves[0].replaced:
             if id == remote.id:
                 continue
             try:
@@ -274,7 +332,7 @@ class Transfer:
                     break
                 if await self._is_overwritten(target, moves[0]):
                     break
-                await self._take_back(moves)
+                await self.take_back(moves)
                 raise
             gone.add((container.remote.id, id))
         return gone

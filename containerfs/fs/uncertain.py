@@ -5,12 +5,16 @@ and its content, once the server answers again. Nothing else is sent under that 
 or it could be taken for what arrived. And nothing is done here to the file that was to be renamed:
 where it is gone by then, somebody else has renamed it, perhaps to that very name, and what is there
 may be all that is left of it.
+
+One that was cut off with an earlier mount has told its caller nothing. It is ended as at the start
+of a mount (`Settling`), where the server did not answer then; its names wait for that in the same
+way, and what may have arrived is shown meanwhile: it may be all that is left.
 """
 
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -20,6 +24,8 @@ from containerfs.errors import Expired, FileSystemError, NotFound
 from containerfs.fs.delivery import Delivery
 from containerfs.fs.flattening import is_sent_as
 from containerfs.fs.nodes import ContainerDirectory
+from containerfs.fs.settling import Settling
+from containerfs.fs.underway import UnderWay, name_of
 from containerfs.upload.fingerprint import Fingerprint
 from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.journal import Journal
@@ -31,8 +37,6 @@ FIRST_LOOK = 1.0  # seconds after which the server is asked in the background; d
 LAST_LOOK = 60.0
 PARALLEL = 16  # looked for at one time
 
-Name = tuple[str, str]  # container id, and the last component: a server may drop the others
-
 
 class UncertainRenames:
     """Finds out what arrived of them, and removes it."""
@@ -40,6 +44,8 @@ class UncertainRenames:
     def __init__(
         self,
         *,
+        settling: Settling,
+        under_way: UnderWay,
         intents: Intents,
         journal: Journal,
         metadata: Metadata,
@@ -47,14 +53,14 @@ class UncertainRenames:
         uploader: Uploader,
         nursery: trio.Nursery,
     ) -> None:
+        self._cut_off = settling
+        self._under_way = under_way
         self._intents = intents
         self._journal = journal
         self._metadata = metadata
         self._delivery = delivery
         self._uploader = uploader
         self._nursery = nursery
-        self._sending: Counter[Name] = Counter()
-        self._sent = trio.Event()  # an upload is over
         self._settling: defaultdict[int, trio.Lock] = defaultdict(trio.Lock)
         self._is_looking = False
 
@@ -80,8 +86,12 @@ class UncertainRenames:
             await self.try_to_settle()
         self._is_looking = False
 
-    async def try_to_settle(self) -> None:
-        """Settle those of which the server tells now, side by side: it may be silent."""
+    async def try_to_settle(self, container_id: str | None = None) -> None:
+        """Settle those of which the server tells now, side by side: it may be silent.
+
+        Args:
+            container_id: Only those that have to do with this container; None for all.
+        """
         slots = trio.CapacityLimiter(PARALLEL)
 
         async def try_to_settle(id: int, rename: Rename) -> None:
@@ -95,7 +105,8 @@ class UncertainRenames:
 
         async with trio.open_nursery() as nursery:
             for id, rename in self._intents.doubtful.items():
-                nursery.start_soon(try_to_settle, id, rename)
+                if container_id in (None, rename.container_id, rename.source_id):
+                    nursery.start_soon(try_to_settle, id, rename)
 
     async def settle(self, container_id: str, path: str) -> None:
         """Return when no failed rename is doubtful that was of *path*, or has put something there,
@@ -104,10 +115,16 @@ class UncertainRenames:
         Raises:
             FileSystemError: The server does not tell.
         """
+        while (id := self._doubt_about(container_id, path)) is not None:
+            await self._settle_in_the_end(id)
+
+    def _doubt_about(self, container_id: str, path: str) -> int | None:
+        name = name_of(container_id, path)
         for id, rename in self._intents.doubtful.items():
             is_source = (rename.source_id, rename.source_path) == (container_id, path)
-            if is_source or _name(rename.container_id, rename.path) == _name(container_id, path):
-                await self._settle_in_the_end(id)
+            if is_source or name_of(rename.container_id, rename.path) == name:
+                return id
+        return None
 
     async def settle_container(self, container_id: str) -> None:
         """Return when all that is in a container may be seen.
@@ -121,21 +138,22 @@ class UncertainRenames:
 
     async def _settle_in_the_end(self, id: int) -> None:
         while not await self._settle(id):
-            await self._sent.wait()
+            await self._under_way.less()
 
-    @contextmanager
-    def sending(self, container_id: str, path: str) -> Iterator[None]:
-        """Around an upload as *path*, which begins right after `settle`: it is not looked for."""
-        name = _name(container_id, path)
-        self._sending[name] += 1
-        try:
+    @asynccontextmanager
+    async def sending(self, container_id: str, path: str) -> AsyncIterator[None]:
+        """Around an upload as *path*: nothing of that name is doubtful, or looked for.
+
+        Raises:
+            FileSystemError: As `settle`.
+        """
+        name = name_of(container_id, path)
+        await self.settle(container_id, path)
+        while self._under_way.is_sought(name):
+            await self._under_way.less()
+            await self.settle(container_id, path)
+        with self._under_way.sending(name):
             yield
-        finally:
-            self._sending[name] -= 1
-            if not self._sending[name]:
-                del self._sending[name]
-                sent, self._sent = self._sent, trio.Event()
-                sent.set()
 
     async def _settle(self, id: int) -> bool:
         """Returns:
@@ -146,15 +164,21 @@ class UncertainRenames:
             if rename is None:
                 self._settling.pop(id, None)
                 return True
-            if self._sending[_name(rename.container_id, rename.path)]:
+            if self._under_way.is_sent(name_of(rename.container_id, rename.path)):
                 return False
-            try:
-                await self._remove_arrived(rename)
-            except (NotFound, Expired) as exc:  # with all that was in it
-                log.info("container %s: %s", rename.container_id, exc)
-            self._intents.end(id)
+            if rename.is_left:
+                await self._cut_off.end(id, rename)
+            else:
+                await self._end(id, rename)
             self._settling.pop(id, None)
             return True
+
+    async def _end(self, id: int, rename: Rename) -> None:
+        try:
+            await self._remove_arrived(rename)
+        except (NotFound, Expired) as exc:  # with all that was in it
+            log.info("container %s: %s", rename.container_id, exc)
+        self._intents.end(id)
 
     async def _remove_arrived(self, rename: Rename) -> None:
         id, path = rename.container_id, rename.path
@@ -166,7 +190,8 @@ class UncertainRenames:
                 "%r stays: what was to be renamed to it, %r, is gone", path, rename.source_path
             )
             return
-        if arrived and await self._is_overwritten(rename):
+        # Nothing here has removed what had the name.
+        if arrived and await self._uploader.are_gone(id, rename.replaces):
             log.warning("%r was replaced, though its rename failed", path)
             return
         for file in arrived:
@@ -180,17 +205,7 @@ class UncertainRenames:
             each.id == rename.entry_id for each in (*self._journal.entries, *self._journal.doubtful)
         ):
             return True
-        for id in rename.source_objects:
-            if await self._uploader.find(rename.source_id, id) is not None:
-                return True
-        return False
-
-    async def _is_overwritten(self, rename: Rename) -> bool:
-        """Whether what had the name is gone: nothing here removes it before this is settled."""
-        for id in rename.replaces:
-            if await self._uploader.find(rename.container_id, id) is not None:
-                return False
-        return bool(rename.replaces)
+        return await self._uploader.find_any(rename.source_id, rename.source_objects) is not None
 
 
 def without_uncertain(
@@ -213,11 +228,7 @@ def _is_own(container: ContainerDirectory, file: RemoteFile) -> bool:
 
 
 def _may_be(rename: Rename, file: RemoteFile) -> bool:
-    is_alike = file.size is None or any(file.size == content.size for content in rename.sent)
+    is_alike = any(file.size in (None, content.size) for content in rename.sent)
     return (
         is_alike and file.id not in rename.known and is_sent_as(file, rename.path, may_be_flat=True)
     )
-
-
-def _name(container_id: str, path: str) -> Name:
-    return container_id, path.rpartition("/")[2]

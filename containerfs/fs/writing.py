@@ -35,7 +35,9 @@ class Writing:
         """Write all of *data*; where the handle appends, at what is the end by now.
 
         What a shared mapping of an appending handle changed comes back below the end, and stays
-        there: the kernel's `fuse_writepages` uses the handle that was mapped.
+        there: the kernel's `fuse_writepages` uses the handle that was mapped. So does what comes
+        beyond it: the kernel appends where it takes the end to be, so that this handle appends no
+        more (fcntl's F_SETFL).
 
         Raises:
             TooLarge: The file would pass `max_file_size`; nothing was written.
@@ -53,7 +55,7 @@ class Writing:
             except NotFound as exc:  # write(2) knows no ENOENT
                 raise Stale(f"{file.path!r} was replaced by others meanwhile") from exc
         told = max(file.told_size, offset + len(data))
-        if handle.appends and offset >= file.told_size:
+        if handle.appends and offset == file.told_size:
             offset = file.spool.size
             self._check_size(file, offset + len(data))
         handle.wrote = True
@@ -77,6 +79,8 @@ class Writing:
             file.spool.truncate(size)
         file.told_size = size
         self._touch(file)
+        if file.spool is None:
+            self._tree.save(file)  # nothing is sent, after which that would be done
 
     async def truncate_now(self, file: File, size: int, *, fh: int | None) -> None:
         """`truncate`, and get it to the server where no later close will."""

@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from containerfs.errors import NoAttribute, NoSpace, NotPermitted, NotSupported, OutOfRange
+from containerfs.errors import Invalid, NoAttribute, NoSpace, NotPermitted, NotSupported, OutOfRange
 from containerfs.fs.attributes import now_ns
 from containerfs.fs.nodes import ContainerDirectory, File, Node
 from containerfs.fs.tree import Tree
 
+USER = "user."  # the namespace
 OURS = "user.containerfs."
 VALUE_MAX = 64 << 10  # bytes; the kernel's own limit (XATTR_SIZE_MAX)
 TOTAL_MAX = 1 << 20  # bytes of names and values that one object may have
@@ -60,6 +61,12 @@ _CONTAINER: dict[str, Callable[[ContainerDirectory], str | None]] = {
 }
 
 
+def _check_whole(name: str) -> None:
+    """As `xattr_resolve_name` of the kernel, which does not do it for FUSE (fs/xattr.c)."""
+    if name == USER:
+        raise Invalid(f"{name} without a name")
+
+
 class Xattrs:
     """The extended attributes of every node, answered from memory."""
 
@@ -80,8 +87,10 @@ class Xattrs:
 
     def get(self, node: Node, name: str) -> bytes:
         """Raises:
+        Invalid: The name is that of a namespace.
         NoAttribute: It has none of this name.
         """
+        _check_whole(name)
         if name.startswith(OURS):
             value = self._facts(node).get(name)
         else:
@@ -99,6 +108,7 @@ class Xattrs:
         """Set or replace a user attribute; ours stay what they are.
 
         Raises:
+            Invalid: The name is that of a namespace.
             NotPermitted: The object is not in a container.
             NotSupported: It is not in the user namespace.
             OutOfRange, NoSpace: It is too much.
@@ -119,6 +129,7 @@ class Xattrs:
         """Remove a user attribute; ours stay.
 
         Raises:
+            Invalid, NotPermitted, NotSupported: As by `set`.
             NoAttribute: It has none of this name.
         """
         self._check_name(node, name)
@@ -134,8 +145,9 @@ class Xattrs:
         is_above = node.container is None and node.parent is not None
         if is_above or node is self._tree.root:
             raise NotPermitted(name)
-        if not name.startswith("user."):
+        if not name.startswith(USER):
             raise NotSupported(name)
+        _check_whole(name)
 
     def _changed(self, node: Node) -> None:
         self._tree.local(node).ctime_ns = now_ns()

@@ -95,7 +95,9 @@ def _lock(data: Path) -> Iterator[None]:
 def _known_contents(database: sqlite3.Connection) -> set[tuple[int, str]]:
     known = {
         (row["container"], row["content"])
-        for row in database.execute("SELECT container, content FROM files WHERE deleted = 0")
+        for row in database.execute(
+            "SELECT container, content FROM files WHERE deleted = 0 AND content IS NOT NULL"
+        )
     }
     return known | {
         (REGISTRY, row["content"]) for row in database.execute("SELECT * FROM registry")

@@ -4,7 +4,7 @@ A rename is an upload under the new name and a deletion of the old object, with 
 state database between them. A process that ends in the middle leaves the record of what it was
 about to do, and the next mount takes it back or brings it to its end. One that failed, and may
 have arrived nevertheless, stays recorded with what was sent, until the server tells: by then the
-file may be another one, or gone.
+file may be another one, or gone. So does one that the next mount could not ask the server about.
 """
 
 import json
@@ -32,6 +32,7 @@ class Rename:
         source_objects: The objects that it has there.
         entry_id: The journal entry of its content, where that is not on the server.
         sent: What may have arrived although it failed; nothing while it is under way.
+        is_left: A later mount could not ask the server what became of it.
     """
 
     container_id: str
@@ -44,6 +45,12 @@ class Rename:
     source_objects: tuple[str, ...]
     entry_id: int | None
     sent: tuple[Fingerprint, ...] = ()
+    is_left: bool = False
+
+    @property
+    def is_doubtful(self) -> bool:
+        """It is not under way, and nobody knows what arrived of it."""
+        return self.is_left or bool(self.sent)
 
 
 class Intents:
@@ -64,7 +71,7 @@ class Intents:
         rows = connection.execute("SELECT id, facts FROM intents ORDER BY id")
         self._renames: dict[int, Rename] = {id: _rename(facts) for id, facts in rows}
         # By themselves: every upload looks at them, of which a directory's renaming has a thousand.
-        self._doubtful = {id: rename for id, rename in self._renames.items() if rename.sent}
+        self._doubtful = {id: rename for id, rename in self._renames.items() if rename.is_doubtful}
 
     @property
     def all(self) -> dict[int, Rename]:
@@ -73,7 +80,7 @@ class Intents:
 
     @property
     def doubtful(self) -> dict[int, Rename]:
-        """Those that failed, and may have arrived nevertheless, by their numbers."""
+        """Those of which nobody knows what arrived of them, by their numbers."""
         return dict(self._doubtful)
 
     def begin(self, rename: Rename) -> int:
@@ -88,11 +95,14 @@ class Intents:
     def doubt(self, id: int, sent: tuple[Fingerprint, ...]) -> None:
         """It failed, and may have arrived nevertheless.
 
+        Args:
+            sent: What may have; nothing where only its source tells that.
+
         Raises:
             NoSpace, LocalFault: That is not recorded. It is so nevertheless while this process
                 lives.
         """
-        rename = self._renames[id] = replace(self._renames[id], sent=sent)
+        rename = self._renames[id] = replace(self._renames[id], sent=sent, is_left=not sent)
         self._doubtful[id] = rename
         self._connection.execute("UPDATE intents SET facts = ? WHERE id = ?", (_facts(rename), id))
 
@@ -106,7 +116,7 @@ class Intents:
 
     def _restore(self, id: int, rename: Rename) -> None:
         self._renames[id] = rename
-        if rename.sent:
+        if rename.is_doubtful:
             self._doubtful[id] = rename
 
     def _forget(self, id: int) -> None:

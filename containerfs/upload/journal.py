@@ -193,7 +193,8 @@ class Journal:
     def doubt(self, *, is_there: Callable[[str], bool]) -> None:
         """There was a power cut: doubt what is not safe, but for what is never sent.
 
-        Whether a safe one was being sent, or had been, was not synced: it may be.
+        Whether a safe one was being sent, or had been, was not synced: it may be. What is never
+        sent, was not synced by anybody, and is gone, is forgotten: as on any disk.
 
         Args:
             is_there: Whether there is a spool of this name.
@@ -208,6 +209,9 @@ class Journal:
             [(each.id,) for each in self.entries if not each.held and not is_there(each.spool)],
         )
         self._read()
+        for entry in self.entries:
+            if entry.held and not entry.is_safe and not is_there(entry.spool):
+                self.forget(entry)
 
     def keep_aside(self, entry: Entry, path: str) -> None:
         """Let a doubtful entry be a file that stays here, under *path*."""

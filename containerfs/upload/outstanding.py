@@ -58,7 +58,10 @@ class Outstanding:
         async def work() -> None:
             while due:
                 deletion = due.popleft()
-                if not await self._uploader.delete(deletion.container_id, deletion.file_id):
+                id = deletion.container_id, deletion.file_id
+                if self._journal.doomed.find(*id) is None:
+                    continue  # it is gone, or not to go any more
+                if not await self._uploader.delete(*id):
                     await self._on_missing(deletion)
 
         async with trio.open_nursery() as nursery:

@@ -9,8 +9,8 @@ import logging
 import math
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import trio
@@ -32,7 +32,7 @@ from containerfs.upload.journal import Entry, Journal
 
 log = logging.getLogger(__name__)
 
-RESEND_WAITS = (0.5, 1.0)  # seconds before an upload is repeated whose answer was lost
+RESEND_WAITS = (0.5, 1.0, 2.0)  # seconds before an upload is repeated whose answer was lost
 FIRST_RETRY = 5.0  # seconds before a failed upload is tried again in the background; doubles
 LAST_RETRY = 300.0
 PUT_OFF_AFTER = 1.0  # seconds between attempts to delete, where somebody waits who has all else
@@ -49,6 +49,7 @@ class Uploader:
         self._waiting: set[int] = set()
         self._doubted: deque[str] = deque(maxlen=MOST_DOUBTED)
         self._deleting: dict[tuple[str, str], tuple[trio.Event, float]] = {}
+        self._watches: dict[object, set[tuple[str, str]]] = {}  # what goes while something is sent
         self._put_off = trio.Event()
 
     async def send(
@@ -82,20 +83,21 @@ class Uploader:
         )
         file = await find() if may_be_there else None
         is_doubtful = may_be_there and file is None
-        for wait in (*RESEND_WAITS, None):
-            if file is not None:
-                break
-            try:
-                file = await self._client.upload_file(
-                    container_id, name=name, fd=fd, size=size, progress=progress
-                )
-            except Uncertain:
-                file = await find()
-                is_doubtful = file is None
-                if file is None and wait is None:
-                    raise
-                if file is None and wait is not None:
-                    await trio.sleep(wait)
+        with self._watching_deletions() as deleted:
+            for wait in (*RESEND_WAITS, None):
+                if file is not None:
+                    break
+                try:
+                    file = await self._client.upload_file(
+                        container_id, name=name, fd=fd, size=size, progress=progress
+                    )
+                except Uncertain:
+                    file = await find()
+                    is_doubtful = file is None
+                    if file is None and wait is None:
+                        raise
+                    if file is None and wait is not None:
+                        await trio.sleep(wait)
         assert file is not None  # noqa: S101 - the last attempt returned or raised
         if file.size is not None and file.size != size:
             if file.id not in known():
@@ -103,7 +105,37 @@ class Uploader:
             raise ServerFault(f"the server kept {file.size} of {size} bytes of {name!r}")
         if is_doubtful:
             self._doubted.append(file.id)
+        await self._spare(container_id, file.id, deleted)
         return file
+
+    @contextmanager
+    def _watching_deletions(self) -> Iterator[set[tuple[str, str]]]:
+        """Yields: what has been deleted since, as (container id, file id); it grows."""
+        watch, deleted = object(), set[tuple[str, str]]()
+        self._watches[watch] = deleted
+        try:
+            yield deleted
+        finally:
+            del self._watches[watch]
+
+    async def _spare(
+        self, container_id: str, file_id: str, deleted: Collection[tuple[str, str]]
+    ) -> None:
+        """Let no deletion take what was just sent: a server may keep the id of what it overwrites.
+
+        Args:
+            deleted: What has been deleted while it was sent.
+
+        Raises:
+            ServerFault: One that was under way has taken it.
+        """
+        key = container_id, file_id
+        self._journal.deleted(*key)
+        another = self._deleting.get(key)
+        if another is not None:
+            await another[0].wait()
+        if (another is not None or key in deleted) and await self.find(*key) is None:
+            raise ServerFault(f"file {file_id} was deleted as it was sent")
 
     def may_be_twice(self, file_id: str) -> bool:
         """Whether what was sent as *file_id* may have arrived before, and not be listed yet."""
@@ -145,6 +177,18 @@ class Uploader:
             return await self._client.retrieve_file(container_id, file_id)
         except NotFound:
             return None
+
+    async def find_any(self, container_id: str, file_ids: Iterable[str]) -> RemoteFile | None:
+        """The first of these objects that is there; raises as `find`."""
+        for id in file_ids:
+            file = await self.find(container_id, id)
+            if file is not None:
+                return file
+        return None
+
+    async def are_gone(self, container_id: str, file_ids: Collection[str]) -> bool:
+        """Whether there were such objects, and none is left; raises as `find`."""
+        return bool(file_ids) and await self.find_any(container_id, file_ids) is None
 
     async def holds(self, file: RemoteFile, fd: int, size: int) -> bool:
         """Whether the server's object has the content of *fd*.
@@ -281,6 +325,8 @@ class Uploader:
             was_there = True
         finally:
             del self._deleting[key]
+            for deleted in self._watches.values():
+                deleted.add(key)
             over.set()
         self._journal.deleted(container_id, file_id)
         return was_there

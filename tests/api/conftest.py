@@ -114,6 +114,18 @@ async def raw_client(raw: RawServer) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
+def adorned(raw: RawServer) -> Connection:
+    """A connection to `raw` with all that a request can be told to carry."""
+    return Connection(
+        base_url=raw.base_url + "?v=2",
+        api_key="sk-key",
+        project="p",
+        headers={"X-Own": "own"},
+        query={"q": "1"},
+    )
+
+
+@pytest.fixture
 async def client(server: Any) -> AsyncIterator[Client]:
     async with connect(Connection(base_url=server.base_url, uds=server.uds)) as client:
         yield client

@@ -1,5 +1,6 @@
 """When something is sent again, and after how long."""
 
+import itertools
 from datetime import UTC, datetime
 
 import pytest
@@ -67,6 +68,40 @@ async def test_attempts_go_on_until_one_succeeds(autojump_clock: trio.testing.Mo
 
     assert await repeat(attempt, schedule=Schedule(), what="x") == "yes"
     assert trio.current_time() == 5.0
+
+
+async def test_what_is_refused_for_coming_too_often_is_no_attempt(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    too_often = Refusal(error=RateLimited("slow down"), is_retriable=True, wait=1.0)
+    outcomes = [too_often, refusal(1.0), too_often, too_often, refusal(1.0), "too late"]
+
+    async def attempt(number: int) -> str | Refusal:
+        return outcomes[number]
+
+    with pytest.raises(ServerFault):
+        await repeat(attempt, schedule=Schedule(most_attempts=2), what="x")
+    assert trio.current_time() == 4.0
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.01])
+async def test_who_is_refused_again_and_again_and_asked_for_no_wait_waits_longer_and_gives_up(
+    autojump_clock: trio.testing.MockClock, wait: float
+) -> None:
+    at = []
+
+    async def attempt(number: int) -> str | Refusal:
+        at.append(trio.current_time())
+        assert number < 20
+        return Refusal(error=RateLimited("slow down"), is_retriable=True, wait=wait)
+
+    with pytest.raises(RateLimited):
+        await repeat(attempt, schedule=Schedule(patience=30.0, most_attempts=5), what="x")
+    pauses = [after - before for before, after in itertools.pairwise(at)]
+    assert pauses[0] == wait  # it may mean it
+    assert pauses[1] > 0.5
+    assert pauses[-1] > 5
+    assert at[-1] < 31
 
 
 async def test_a_wait_beyond_the_deadline_is_not_begun(

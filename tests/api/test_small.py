@@ -31,15 +31,8 @@ async def test_a_plain_answer_is_the_content(raw: Any, raw_client: Client) -> No
     assert {request.connection for request in raw.requests} == {1}
 
 
-async def test_it_is_asked_for_as_any_content_is(raw: Any) -> None:
-    connection = Connection(
-        base_url=raw.base_url + "?v=2",
-        api_key="sk-key",
-        project="p",
-        headers={"X-Own": "own"},
-        query={"q": "1"},
-    )
-    async with connect(connection) as client:
+async def test_it_is_asked_for_as_any_content_is(raw: Any, adorned: Connection) -> None:
+    async with connect(adorned) as client:
         raw.default = raw.plain(b"content")
         await fetched(client)
         async with client.download_file("c", "f") as body:

@@ -74,16 +74,9 @@ async def test_an_answer_means_the_same_as_to_any_upload(raw: Any, tmp_path: Pat
         assert asked[0] == asked[1] == len(told), kind
 
 
-async def test_it_is_sent_as_any_upload_is(raw: Any, tmp_path: Path) -> None:
+async def test_it_is_sent_as_any_upload_is(raw: Any, adorned: Connection, tmp_path: Path) -> None:
     raw.default = raw.json(FILE)
-    connection = Connection(
-        base_url=raw.base_url + "?v=2",
-        api_key="sk-key",
-        project="p",
-        headers={"X-Own": "own"},
-        query={"q": "1"},
-    )
-    async with connect(connection) as client:
+    async with connect(adorned) as client:
         for size in (SHORT, USUAL, 0):
             await uploaded(client, tmp_path, size)
     sent = []

@@ -46,19 +46,6 @@ def state(tmp_path: Path) -> Iterator[State]:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def default_behaviours(shared_server: Any) -> Any:
-    return shared_server.admin("GET", "/admin/behaviours")
-
-
-@pytest.fixture
-def service(shared_server: Any, default_behaviours: Any) -> Any:
-    shared_server.set_behaviours(**default_behaviours)
-    shared_server.set_faults()
-    shared_server.forget_requests()
-    return shared_server
-
-
 @pytest.fixture
 async def client(service: Any) -> AsyncIterator[Client]:
     connection = Connection(

@@ -1,5 +1,6 @@
 """Downloads from the real server: one stream for many readers, and never wrong content."""
 
+import base64
 import os
 import random
 from pathlib import Path
@@ -13,7 +14,15 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import Downloads
 from containerfs.cache.fetching import UNDECLARED_HOLD
 from containerfs.cache.windows import MOST_WINDOWS, RING
-from containerfs.errors import Expired, FileSystemError, NotFound, ServerFault, TimedOut, TooLarge
+from containerfs.errors import (
+    AnotherVersion,
+    Expired,
+    FileSystemError,
+    NotFound,
+    ServerFault,
+    TimedOut,
+    TooLarge,
+)
 
 BIG = 3 << 20
 
@@ -447,6 +456,45 @@ async def test_a_large_file_of_another_length_than_listed_is_an_error(
         await trio.testing.wait_all_tasks_blocked(0.05)
     assert used() <= RING
     with_small_cache.leave(download)
+
+
+async def test_who_reads_on_of_a_version_that_was_given_up_leaves_nothing_behind(
+    with_small_cache, service, upload, directory
+):
+    data = os.urandom(HUGE)
+    file = upload(data)
+    places = {"first": 1 << 20, "slow": 2 << 20, "other": 4 << 20}
+
+    def part(offset: int, etag: str) -> dict[str, object]:
+        body = data[offset : offset + (256 << 10)]
+        place = f"bytes {offset}-{offset + len(body) - 1}/{HUGE}"
+        return {
+            "kind": "answer",
+            "operation": "content",
+            "count": 1,
+            "status": 206,
+            "headers": [["content-range", place], ["etag", etag]],
+            "body_base64": base64.b64encode(body).decode(),
+        }
+
+    service.set_faults(
+        part(places["first"], '"old"'),
+        {"kind": "latency", "operation": "content", "seconds": 0.5, "count": 1},
+        part(places["other"], '"new"') | {"after": 1},
+    )
+    given_up = with_small_cache.join(file)
+    await with_small_cache.read(given_up, places["first"], 4096)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(with_small_cache.read, given_up, places["slow"], 4096)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        with pytest.raises(AnotherVersion):
+            await with_small_cache.read(given_up, places["other"], 4096)
+        with_small_cache.leave(given_up)
+        anew = with_small_cache.join(file)
+        assert await with_small_cache.read(anew, 0, 4096) == data[:4096]
+    with_small_cache.leave(anew)
+    await trio.testing.wait_all_tasks_blocked(0.1)
+    assert list(directory.iterdir()) == []
 
 
 async def test_a_body_that_never_ends_does_not_fill_the_disk(

@@ -18,7 +18,7 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import LARGE, Downloads
 from containerfs.cache.pace import STREAMS
 from containerfs.cache.parts import ALIGNED, PART, Parts
-from containerfs.errors import AccessDenied, ServerFault
+from containerfs.errors import AccessDenied, AnotherVersion, ServerFault
 
 SIZE = 5 * PART + 12_345
 FAR = {"kind": "latency", "operation": "content", "seconds": 0.03}
@@ -255,6 +255,8 @@ class Liar:
         self.body = body
         self.answers = 0
         self._answer = answer
+        self.may_go_on = trio.Event()  # to what is not the first part
+        self.may_go_on.set()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         received = b""
@@ -279,6 +281,8 @@ class Liar:
         else:
             first = int(found[1])
             last = min(int(found[2] or size), size - 1)
+            if first:
+                await self.may_go_on.wait()
             head, body = self._answer(self, first, last)
         await stream.send_all(f"HTTP/1.1 {head}\r\n\r\n".encode() + body)
 
@@ -378,6 +382,20 @@ async def test_parts_of_two_versions_are_not_mixed(lied_to, store, data):
     downloads, file, _ = await lied_to(changing)
     assert await fetch(downloads, file) == brief(data)
     assert kept(store, file) == brief(data)
+
+
+async def test_who_has_read_of_one_version_gets_nothing_of_another(lied_to, data):
+    downloads, file, liar = await lied_to(changing)
+    liar.may_go_on = trio.Event()
+    download = downloads.join(file)
+    try:
+        assert await downloads.read(download, 0, 9) == bytes(9)
+        liar.may_go_on.set()
+        with pytest.raises(AnotherVersion):
+            await downloads.read(download, SIZE - 9, 9)
+    finally:
+        downloads.leave(download)
+    assert await fetch(downloads, file) == brief(data)
 
 
 def whole_later(server: Liar, first: int, last: int) -> tuple[str, bytes]:

@@ -35,3 +35,16 @@ def test_a_failing_server_is_told_of_once_a_second_and_nothing_last_is_lost(
         r"'file\d+' is not on the server.* more like this were not logged", mounted.log
     )
     assert len(failed.splitlines()) == FILES
+
+
+def test_why_a_program_is_told_eio_is_logged(mount, server, errno_of):
+    id = server.new_container("box")
+    server.write(id, "/mnt/data/file", b"content")
+    mounted = mount()
+    fault = {"kind": "status", "status": 500, "header": "x-should-retry", "value": "false"}
+    server.set_faults(*({**fault, "operation": each} for each in ("content", "create_file")))
+    assert errno_of((mounted / "box" / "file").read_bytes) == "EIO"
+    assert errno_of((mounted / "box" / "new").write_bytes, b"new") == "EIO"
+    server.set_faults()
+    assert re.search(r" WARNING .* (open|read): GET \S+/content: 500", mounted.log)
+    assert re.search(r" WARNING .* flush: POST \S+/files: 500", mounted.log)

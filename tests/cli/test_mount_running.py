@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -127,6 +128,31 @@ def test_mount_and_fstab_get_a_mount_in_the_background(run, directory, source):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{source} is mounted on {directory}\n"
     (directory / "demo").mkdir()
+    assert run("umount", directory).returncode == 0
+
+
+def test_umount_waits_for_the_end_also_where_its_output_was_closed(
+    run, directory, source, recorded_mount
+):
+    assert run("mount", "-d", source, directory).returncode == 0
+    closed = ["/bin/sh", "-c", '"$@" >&- 2>&-', "sh", *COMMAND]
+    assert run("umount", directory, command=closed).returncode == 0
+    assert recorded_mount() is None
+
+
+@pytest.mark.parametrize(("words", "may_be_run"), [("rw,noexec,user", False), ("rw,exec", True)])
+def test_programs_are_run_from_a_mount_unless_fstab_says_noexec(
+    run, directory, source, words, may_be_run
+):
+    assert run(source, directory, "-o", words, command=HELPER).returncode == 0
+    (directory / "demo").mkdir()
+    shutil.copy("/bin/true", directory / "demo" / "program")
+    assert os.access(directory / "demo" / "program", os.X_OK) == may_be_run
+    if may_be_run:
+        subprocess.run([directory / "demo" / "program"], check=True)
+    else:
+        with pytest.raises(PermissionError):
+            subprocess.run([directory / "demo" / "program"], check=True)
     assert run("umount", directory).returncode == 0
 
 

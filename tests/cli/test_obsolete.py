@@ -23,12 +23,12 @@ def replaced(mount, server):
 
 
 @pytest.fixture
-def on_server(server, api):
+def on_server(stored, api):
     """The contents of all the server's files."""
 
     def on_server():
         (box,) = api.containers.list()
-        return sorted(server.content(box.id, file["id"]) for file in server.files(box.id))
+        return sorted(stored(box.id).values())
 
     return on_server
 

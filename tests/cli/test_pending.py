@@ -138,6 +138,21 @@ def test_sync_of_a_mount_that_runs_waits_for_the_server(kept, run, command, stor
     assert stored(box.id) == {"a": b"first", "b": b"second"}
 
 
+@pytest.mark.parametrize("below", ["", "box", "box/a"])
+def test_sync_of_a_mount_names_what_the_server_refuses_and_why(mount, run, command, server, below):
+    mounted = mount(write_back=600)
+    (mounted / "box").mkdir()
+    (mounted / "box" / "a").write_bytes(b"content")
+    server.set_faults({"kind": "status", "operation": "create_file", "status": 403})
+    mounted.expect("not on the server", "is kept here", "not everything")
+    done = run(command, "sync", mounted / below, check=False)
+    assert (done.returncode, done.stderr) == (
+        7,
+        "containerfs: not on the server, and kept here: box/a"
+        f" ({mounted / below}: Permission denied)\n",
+    )
+
+
 def test_sync_of_a_mount_names_what_is_unsent_and_unknown_to_the_mount(mount, run, command):
     mounted = mount()
     for name in ("box", "other"):

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -381,6 +382,58 @@ def test_the_embedded_server_can_be_used_directly(run: Run, tmp_path: Path) -> N
     (found,) = run("containers", "retrieve", made["id"], *words, environ=environ).objects
     assert found["name"] == "x"
     assert run("containers", "retrieve", "nope", *words, environ=environ).code == 3
+
+
+@pytest.mark.parametrize(
+    "words", [("--help",), ("containers", "list"), ("containers", "list", "--format", "table")]
+)
+def test_output_that_finds_a_full_disk_is_one_line_and_an_error(
+    server: Any, words: tuple[str, ...]
+) -> None:
+    server.new_container("box")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "containerfs", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(CONTAINERFS_UDS=server.uds),
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (1, b"containerfs: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [("> /dev/full", "containerfs: No space left on device\n"), ("| true", ""), (">&-", "")],
+)
+def test_content_that_nobody_takes_is_one_line_at_most(
+    run: Run, tmp_path: Path, output: str, said: str
+) -> None:
+    local = ("--local", str(tmp_path / "data"))
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    (tmp_path / "large").write_bytes(bytes(1 << 20))
+    (box,) = run("containers", "create", "--name", "x", *local, environ=environ).objects
+    words = ("containers:files", "create", box["id"], "--file", str(tmp_path / "large"), *local)
+    (made,) = run(*words, environ=environ).objects
+    command = [sys.executable, "-m", "containerfs", "containers:files:content", "retrieve"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{shlex.join([*command, *local, box['id'], made['id']])} {output}"],
+        capture_output=True,
+        env=environment(**environ),
+        timeout=60,
+    )
+    assert done.stderr.decode() == said
+
+
+def test_a_list_whose_output_was_closed_is_read_by_nobody(run: Run, server: Any) -> None:
+    server.new_container("box")
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" -m containerfs containers list >&-', sys.executable],
+        capture_output=True,
+        env=environment(CONTAINERFS_UDS=server.uds),
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(

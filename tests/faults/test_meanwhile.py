@@ -69,6 +69,32 @@ def test_a_file_that_is_sent_while_its_directory_waits_to_be_renamed_stays(
     assert sorted(stored(id_of(box)).values()) == sorted(contents.values())
 
 
+def test_a_directory_s_sync_does_not_fail_for_a_file_that_another_sync_sent_meanwhile(
+    server, mount, pool, arrived, stored, id_of, eventually, errno_of
+):
+    def sync(file):
+        return errno_of(lambda: os.fsync(file))
+
+    box = mount(ttl=3600) / "box"
+    box.mkdir()
+    directory = os.open(box, os.O_RDONLY)
+    files = [os.open(box / name, os.O_WRONLY | os.O_CREAT) for name in ("a", "b")]
+    for file in files:
+        os.write(file, b"content")
+    server.set_faults(
+        {"kind": "status", "status": 400, "operation": "create_file", "count": 1},
+        {"kind": "latency", "operation": "create_file", "seconds": 3, "count": 1},
+    )
+    whole = pool.submit(os.fsync, directory)
+    arrived("create_file", 2)
+    syncs = [pool.submit(eventually, lambda file=file: sync(file) is None) for file in files]
+    for each in (*syncs, whole):
+        each.result()
+    for each in (*files, directory):
+        os.close(each)
+    assert stored(id_of(box)) == {"a": b"content", "b": b"content"}
+
+
 @pytest.mark.parametrize("by", ["this mount", "another machine"])
 def test_what_replaces_a_file_that_is_being_opened_is_what_is_read(
     server, mount, pool, arrived, write, by

@@ -264,11 +264,6 @@ async def _mounted(
         nursery.cancel_scope.cancel()
 
 
-@pytest.fixture(scope="module")
-def default_behaviours(shared_server: Any) -> Any:
-    return shared_server.admin("GET", "/admin/behaviours")
-
-
 def truth(server: Any, container_id: str) -> list[tuple[str, bytes]]:
     found = []
     for file in server.files(container_id):
@@ -278,15 +273,10 @@ def truth(server: Any, container_id: str) -> list[tuple[str, bytes]]:
 
 
 @pytest.fixture
-def service(shared_server: Any, default_behaviours: Any) -> Any:
-    shared_server.set_behaviours(**default_behaviours)
-    shared_server.set_faults()
-    shared_server.forget_requests()
-    shared_server.truth = lambda container_id: truth(shared_server, container_id)
-    shared_server.fired = lambda number: shared_server.admin("GET", "/admin/faults")[number][
-        "fired"
-    ]
-    return shared_server
+def service(service: Any) -> Any:
+    service.truth = lambda container_id: truth(service, container_id)
+    service.fired = lambda number: service.admin("GET", "/admin/faults")[number]["fired"]
+    return service
 
 
 class ContainerId(str):

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 import trio
 
-from containerfs.errors import Expired, NotFound
+from containerfs.errors import Expired, FileSystemError, NotFound
 
 
 @pytest.fixture
@@ -346,6 +346,19 @@ async def test_an_upload_that_arrived_twice_stays_once_though_lists_lag(service,
     assert await tree.all(box.name) == {"a": b"content"}
 
 
+@pytest.mark.parametrize("lag", [1, 3])
+async def test_a_rename_that_arrived_twice_leaves_one_object(service, box, tree, lag):
+    await tree.write(f"{box.name}/a", b"content")
+    service.set_behaviours(list_lag_lists=lag)
+    service.set_faults({"kind": "reset-after", "operation": "create_file", "count": 1})
+    await tree.rename(f"{box.name}/a", f"{box.name}/b")
+    for _ in range(10):
+        await tree.refresh(box.name)
+    await tree.until(lambda: service.truth(box) == [("b", b"content")])
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == {"b": b"content"}
+
+
 async def test_what_others_put_under_the_name_at_the_same_time_and_took_away_wins_nothing(
     service, box, machines
 ):
@@ -360,3 +373,82 @@ async def test_what_others_put_under_the_name_at_the_same_time_and_took_away_win
             await one.refresh(box.name)
         assert service.truth(box) == [("a", b"from 0")]
         assert await one.all(box.name) == {"a": b"from 0"}
+
+
+async def test_what_is_made_and_listed_while_a_conflict_is_settled_stays(service, box, machines):
+    async with AsyncExitStack() as stack:
+        one, other = await machines(stack, 2)
+        handles = [await tree.create(f"{box.name}/a") for tree in (other, one)]
+        for handle in handles:
+            await handle.write(b"content")
+        for handle in handles:
+            await handle.close()
+        service.set_faults({"kind": "latency", "operation": "delete_file", "seconds": 0.5})
+        await one.refresh(box.name)
+        await one.until(lambda: service.fired(0))
+        handle = await one.create(f"{box.name}/b")
+        await handle.write(b"first")
+        await handle.fsync()
+        await one.refresh(box.name)  # it is listed from now on
+        await one.until(lambda: len(service.files(box)) == 2)
+        await one.until(lambda: not one.journal().deletions)
+        await handle.write(b"second")
+        await handle.close()
+        assert await one.all(box.name) == {"a": b"content", "b": b"second"}
+        assert service.truth(box) == [("a", b"content"), ("b", b"second")]
+
+
+# A server may give what is sent the id of what has its name, and is still to be deleted.
+
+
+@pytest.fixture
+async def doomed(service, box, tree):
+    """`a` was renamed to `b`, and could not be deleted."""
+    service.set_behaviours(naming="plain", same_name="overwrite_keep_id")
+    await tree.write(f"{box.name}/a", b"one")
+    at_once = {"header": "x-should-retry", "value": "false"}
+    service.set_faults({"kind": "status", "status": 500, "operation": "delete_file", **at_once})
+    await tree.rename(f"{box.name}/a", f"{box.name}/b")
+    assert tree.journal().deletions
+    service.set_faults()
+
+
+async def test_what_gets_the_id_of_what_is_to_be_deleted_stays(service, box, tree, doomed):
+    await tree.write(f"{box.name}/a", b"two")
+    assert tree.journal().deletions == []
+    await tree.mount.outstanding.delete()
+    assert service.truth(box) == [("a", b"two"), ("b", b"one")]
+
+
+async def test_what_gets_the_id_of_what_is_just_deleted_is_sent_again(service, box, tree, doomed):
+    service.set_faults({"kind": "latency", "operation": "delete_file", "seconds": 0.5})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.mount.outstanding.delete)
+        await tree.until(lambda: service.fired(0))
+        with pytest.raises(FileSystemError):
+            await tree.write(f"{box.name}/a", b"two")
+    handle = await tree.open(f"{box.name}/a", os.O_WRONLY)
+    await handle.fsync()
+    await handle.close()
+    assert service.truth(box) == [("a", b"two"), ("b", b"one")]
+
+
+async def test_what_gets_the_id_of_what_is_deleted_before_its_answer_comes_is_sent_again(
+    service, box, tree, doomed
+):
+    service.set_faults(
+        {"kind": "stall-body", "operation": "create_file", "at": 1, "seconds": 0.5, "count": 1}
+    )
+    async with trio.open_nursery() as nursery:
+
+        async def write():
+            with pytest.raises(FileSystemError):
+                await tree.write(f"{box.name}/a", b"two")
+
+        nursery.start_soon(write)
+        await tree.until(lambda: ("a", b"two") in service.truth(box))
+        await tree.mount.outstanding.delete()
+    handle = await tree.open(f"{box.name}/a", os.O_WRONLY)
+    await handle.fsync()
+    await handle.close()
+    assert service.truth(box) == [("a", b"two"), ("b", b"one")]

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import trio
 
 from containerfs.errors import FileSystemError
 
@@ -10,14 +11,19 @@ BLIND = {"kind": "status", "status": 403, "operation": "list_files"}
 NEVER = {"kind": "reset", "operation": "create_file"}
 
 
-@pytest.mark.parametrize("slashes", ["keep", "flatten"])
-async def test_an_older_file_of_that_name_is_not_taken_for_what_was_sent(
-    service, box, tree, slashes
-):
+async def make_older(service, box, tree, slashes):
+    """A file that was listed, and a directory for another one of its name."""
     service.set_behaviours(slashes=slashes)
     service.write(box, "/mnt/data/x", b"same")
     assert await tree.names(box.name) == ["x"]
     await tree.mkdir(f"{box.name}/d")
+
+
+@pytest.mark.parametrize("slashes", ["keep", "flatten"])
+async def test_an_older_file_of_that_name_is_not_taken_for_what_was_sent(
+    service, box, tree, slashes
+):
+    await make_older(service, box, tree, slashes)
     service.set_faults({**NEVER, "count": 1})
     await tree.write(f"{box.name}/d/x", b"same")
     await tree.refresh(box.name)
@@ -30,10 +36,7 @@ async def test_an_older_file_of_that_name_is_not_taken_for_what_was_sent(
 async def test_an_older_file_of_that_name_stays_when_what_was_sent_is_removed(
     service, box, tree, slashes
 ):
-    service.set_behaviours(slashes=slashes)
-    service.write(box, "/mnt/data/x", b"same")
-    assert await tree.names(box.name) == ["x"]
-    await tree.mkdir(f"{box.name}/d")
+    await make_older(service, box, tree, slashes)
     service.set_faults(NEVER, BLIND)
     with pytest.raises(FileSystemError):
         await tree.write(f"{box.name}/d/x", b"same")
@@ -44,10 +47,7 @@ async def test_an_older_file_of_that_name_stays_when_what_was_sent_is_removed(
 
 @pytest.mark.parametrize("slashes", ["keep", "flatten"])
 async def test_an_older_file_stays_when_it_is_sent_again(service, box, tree, slashes):
-    service.set_behaviours(slashes=slashes)
-    service.write(box, "/mnt/data/x", b"same")
-    assert await tree.names(box.name) == ["x"]
-    await tree.mkdir(f"{box.name}/d")
+    await make_older(service, box, tree, slashes)
     service.set_faults(NEVER, BLIND)
     with pytest.raises(FileSystemError):
         await tree.write(f"{box.name}/d/x", b"same")
@@ -81,3 +81,22 @@ async def test_after_a_crash_a_file_of_another_directory_is_not_taken_for_it(
         await tree.refresh(box.name)
         assert await tree.all(box.name) == files
         assert service.truth(box) == sorted(files.items())
+
+
+async def test_what_is_being_sent_is_not_taken_for_what_was_lost(service, box, tree):
+    service.set_behaviours(slashes="flatten")
+    await tree.names(box.name)
+    for name in ("d", "e"):
+        await tree.mkdir(f"{box.name}/{name}")
+    service.set_faults(NEVER, BLIND)
+    with pytest.raises(FileSystemError):
+        await tree.write(f"{box.name}/d/x", b"same")
+    late = {"kind": "stall-body", "operation": "create_file", "seconds": 1}
+    service.set_faults(late)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.write, f"{box.name}/e/x", b"same")
+        await tree.until(lambda: service.files(box))
+        await tree.unlink(f"{box.name}/d/x")
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == {"e/x": b"same"}
+    assert service.truth(box) == [("x", b"same")]

@@ -40,3 +40,14 @@ async def test_a_pause_that_the_server_asks_for_does_not_count(autojump_clock):
         await trio.sleep(64)
     with pytest.raises(TimedOut), patience.waiting("another"):
         await trio.sleep(11)
+
+
+async def test_what_begins_in_such_a_pause_has_its_time_after_it(autojump_clock):
+    patience = Patience(10)
+    patience.put_off(60)
+    with patience.waiting("it") as progress:
+        await trio.sleep(50)
+        progress(LEAST_PROGRESS)
+        await trio.sleep(19)
+    with pytest.raises(TimedOut), patience.waiting("another"):
+        await trio.sleep(11)

@@ -104,6 +104,25 @@ async def test_an_upload_that_was_cut_off_leaves_the_old_or_the_new_file_not_bot
     assert len(spools(tmp_path)) == len(aside)
 
 
+@pytest.mark.parametrize("arrives", [False, True])
+async def test_an_upload_that_was_cut_off_is_known_by_the_name_that_it_got(
+    service, box, mounting, boot_anew, arrives
+):
+    service.set_behaviours(naming="plain", slashes="flatten", same_name="overwrite")
+    async with mounting() as tree:
+        await tree.write(f"{box.name}/a", b"top")
+        for name in ("d", "e"):
+            await tree.mkdir(f"{box.name}/{name}")
+        await tree.write(f"{box.name}/e/c", b"so that it is known to be flat")
+        await (await tree.create(f"{box.name}/d/a")).release()
+        await cut_off(service, tree, f"{box.name}/d/a", b"new", arrives=arrives)
+    boot_anew()
+    async with mounting(recover=True) as tree:
+        shown = await tree.all(box.name)
+        assert sorted(shown.values()) == [b"new", b"so that it is known to be flat", b"top"]
+        assert (f"d/a{ASIDE}" in shown) == (not arrives)
+
+
 async def test_what_was_closed_with_write_back_is_sent(service, box, mounting, boot_anew):
     async with mounting(write_back=60.0) as tree:
         await tree.write(f"{box.name}/a", b"content")
@@ -184,6 +203,24 @@ async def test_what_stays_here_stays(service, box, mounting, boot_anew):
     async with mounting(recover=True) as tree:
         assert await tree.all(box.name) == {".a.swp": b"content"}
     assert service.truth(box) == []
+
+
+@pytest.mark.parametrize("is_synced", [False, True])
+async def test_what_stays_here_and_is_gone_is_told_only_where_it_was_synced(
+    service, box, mounting, boot_anew, tmp_path, caplog, is_synced
+):
+    async with mounting() as tree:
+        handle = await tree.create(f"{box.name}/.a.swp")
+        await handle.write(bytes(100_000))
+        if is_synced:
+            await handle.fsync()
+    (spool,) = spools(tmp_path)
+    spool.unlink()
+    boot_anew()
+    async with mounting(recover=True) as tree:
+        assert await tree.all(box.name) == {}
+        assert [entry.path for entry in tree.journal().entries] == [".a.swp"] * is_synced
+    assert ("the spool of '.a.swp' is lost" in caplog.text) == is_synced
 
 
 async def test_while_the_server_can_not_be_asked_what_is_in_doubt_waits(

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import trio
 
-from containerfs import unsent
 from containerfs.accounts import Account
+from containerfs.discarding import discard
 from containerfs.errors import Expired, FileSystemError, LocalFault, NoSpace
 
 LOST = {"kind": "reset-after", "operation": "create_file"}
@@ -323,7 +323,7 @@ async def test_a_spool_that_is_lost_is_told_and_does_not_stop_the_mount(
     (left,) = tree.journal().entries
     assert "not here any more" in left.error
     account = Account(directory=tmp_path / "machine", mountpoint="/nowhere", source="openai:")
-    assert unsent.discard(account) == 1
+    assert discard(account) == 1
     async with mounting() as tree:
         assert tree.journal().entries == []
         assert await tree.all(box.name) == {"a": b"anew"}

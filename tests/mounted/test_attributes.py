@@ -175,7 +175,10 @@ def test_each_change_moves_the_times_that_posix_says(box, file, tick):
     assert moved(lambda: os.setxattr(file, "user.x", b"1")) == "c"
     assert moved(lambda: os.removexattr(file, "user.x")) == "c"
     assert moved(lambda: os.utime(file, ns=(3, 3))) == "amc"
+    assert moved(lambda: os.truncate(file, 50)) == "mc"
     assert moved(lambda: file.open("r+b").close()) == ""
+    assert moved(lambda: file.open("wb").close()) == "mc"
+    assert moved(lambda: file.open("wb").close()) == "mc"
     assert moved(lambda: file.read_bytes()) == ""
     os.rename(file, box / "renamed")
     file = box / "renamed"
@@ -237,6 +240,9 @@ def test_attributes_have_the_limits_of_a_disk(file, errno_of):
     for number in range(14):
         os.setxattr(file, f"user.{number}", b"x" * 65536)
     assert errno_of(os.setxattr, file, "user.last", b"x" * 65536) == "ENOSPC"
+    assert errno_of(os.setxattr, file, "user.", b"x") == "EINVAL"
+    assert errno_of(os.getxattr, file, "user.") == "EINVAL"
+    assert errno_of(os.removexattr, file, "user.") == "EINVAL"
     for name in ("security.x", "trusted.x"):
         assert errno_of(os.getxattr, file, name) in ("ENODATA", "ENOTSUP")
         assert errno_of(os.setxattr, file, name, b"x") in ("ENOTSUP", "EPERM")
@@ -329,6 +335,25 @@ print(os.stat("sticky/own").st_uid)
         *("EACCES", "EACCES", "EACCES", "EACCES", "EACCES", "EACCES"),
         *("EPERM", "done", "done", "12345"),
     ]
+
+
+@needs_root
+@pytest.mark.parametrize(("before", "after"), [(0o6777, 0o777), (0o6767, 0o2767), (0o1666, 0o1666)])
+def test_what_others_empty_runs_as_its_owner_no_more(mount, before, after):
+    mounted = mount(allow_other=True)
+    mounted.path.parent.chmod(0o711)
+    (mounted / "box").mkdir(mode=0o755)
+    tool = mounted / "box" / "tool"
+    for content in (b"content", b""):
+        tool.write_bytes(content)
+        tool.chmod(before)
+        tool.write_bytes(content)  # root may do so
+        assert os.stat(tool).st_mode & 0o7777 == before
+        empty = ["sh", "-c", ": > mnt/box/tool"]
+        subprocess.run(empty, cwd=mounted.path.parent, user=12345, group=12345, check=True)
+        assert os.stat(tool).st_mode & 0o7777 == after
+    mounted.remount()
+    assert os.stat(tool).st_mode & 0o7777 == after
 
 
 def facts(path):

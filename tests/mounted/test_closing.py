@@ -118,6 +118,29 @@ def test_a_child_that_inherits_an_open_file_does_not_send_it_again_and_again(upl
     assert sent(box) == {"log": expected}
 
 
+def test_a_program_that_becomes_another_one_while_it_has_a_file_open_does_not_wait_for_itself(
+    mount, stored
+):
+    mounted = mount()
+    box = mounted / "box"
+    box.mkdir()
+    script = (
+        "import os, sys\n"
+        "fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)\n"
+        "os.write(fd, b'one ')\n"
+        "os.close(os.dup(fd))\n"
+        "os.write(fd, b'two')\n"
+        "os.execvp('true', ['true'])\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, box / "file"]) as program:
+        try:
+            assert program.wait(10) == 0
+        except subprocess.TimeoutExpired:
+            mounted.kill()  # or nobody on this machine can list its processes any more
+            raise
+    assert stored(os.getxattr(box, "user.containerfs.id").decode()) == {"file": b"one two"}
+
+
 def test_fsync_sends_once_and_the_close_after_it_nothing(uploads, box, sent):
     with (box / "f").open("wb", buffering=0) as file:
         file.write(b"content")

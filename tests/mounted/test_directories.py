@@ -169,8 +169,9 @@ def test_link_counts_are_those_of_a_disk(box):
     assert links(box) == 3
 
 
-def test_the_time_of_a_directory_tells_when_an_entry_came_or_went(box, tick):
+def test_the_time_of_a_directory_tells_when_an_entry_came_or_went(box, tick, rename2):
     (box / "dir").mkdir()
+    (box / "file").touch()
     for directory in (box, box / "dir"):
         steps = [
             lambda directory=directory: (directory / "new").touch(),
@@ -179,6 +180,7 @@ def test_the_time_of_a_directory_tells_when_an_entry_came_or_went(box, tick):
             lambda directory=directory: (directory / "sub").mkdir(),
             lambda directory=directory: os.rmdir(directory / "sub"),
             lambda directory=directory: os.symlink("x", directory / "link"),
+            lambda directory=directory: rename2(directory / "link", box / "file", EXCHANGE),
             lambda directory=directory: os.unlink(directory / "link"),
         ]
         before = os.stat(directory).st_mtime_ns

@@ -1,5 +1,6 @@
 """Open files behave as on a local disk, whatever is written where and by whom."""
 
+import fcntl
 import mmap
 import os
 import random
@@ -84,6 +85,19 @@ def test_processes_that_append_to_one_file_lose_no_record(box, sent):
     expected = [b"%d %03d " % (who, n) + b"." * 90 for who in range(4) for n in range(200)]
     assert sorted(lines) == expected
     assert sorted(sent(box)["log"].splitlines()) == expected
+
+
+def test_a_descriptor_that_appends_no_more_writes_where_it_is_told_to(box, fd, sent):
+    log = fd(box / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    os.write(log, b"appended")
+    flags = fcntl.fcntl(log, fcntl.F_GETFL)
+    fcntl.fcntl(log, fcntl.F_SETFL, flags & ~os.O_APPEND)
+    os.pwrite(log, b"beyond", 10)
+    os.pwrite(log, b"A", 0)
+    fcntl.fcntl(log, fcntl.F_SETFL, flags)
+    os.pwrite(log, b"!", 0)
+    os.fsync(log)
+    assert sent(box) == {"log": b"Appended\0\0beyond!"}
 
 
 @pytest.mark.parametrize("mapped_by", [os.O_RDWR, os.O_RDWR | os.O_APPEND])
@@ -314,6 +328,30 @@ def test_an_unlinked_file_that_was_sent_can_be_read_and_written_on(box, fd, sent
     os.fsync(opened)
     assert "create_file" not in counted(box)
     assert sent(box) == {}
+
+
+@pytest.mark.parametrize("gone_by", ["unlink", "rename"])
+def test_a_file_that_was_renamed_while_open_and_is_gone_can_be_written_on(box, fd, sent, gone_by):
+    for how in ("read", "written", "neither"):
+        (box / "file").write_bytes(b"sent before")
+        opened = fd(box / "file", os.O_RDWR)
+        if how == "read":
+            assert os.pread(opened, 4, 0) == b"sent"
+        elif how == "written":
+            os.pwrite(opened, b"SENT", 0)
+            os.fsync(opened)
+        os.rename(box / "file", box / "renamed")
+        if gone_by == "unlink":
+            os.unlink(box / "renamed")
+        else:
+            (box / "another").write_bytes(b"another")
+            os.rename(box / "another", box / "renamed")
+        expected = b"SENT" if how == "written" else b"sent"
+        again = fd(f"/proc/self/fd/{opened}", os.O_RDONLY)
+        assert os.pread(again, 20, 0) == expected + b" before"
+        os.pwrite(opened, b"BEFORE", 5)
+        assert os.pread(again, 20, 0) == os.pread(opened, 20, 0) == expected + b" BEFORE"
+    assert sent(box) == ({} if gone_by == "unlink" else {"renamed": b"another"})
 
 
 def test_a_file_that_is_replaced_while_open_keeps_its_content_for_who_has_it(box, fd, sent):

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from containerfs.fs.prefetch import PARALLEL
 from containerfs.fs.scanning import FIRST_WINDOW, GAP
 
 COUNT = 400
@@ -45,6 +46,15 @@ def test_a_scan_that_stops_has_fetched_no_more_than_a_window_ahead(full, server,
         (full / f"f{number:03}").read_bytes()
     eventually(lambda: len(contents(server)) > 8)  # it was noticed
     assert len(contents(server)) <= 4 + 4 * FIRST_WINDOW
+
+
+def test_nothing_more_is_begun_once_a_scan_has_stopped(full, server, eventually):
+    server.set_faults({"kind": "latency", "operation": "content", "seconds": 1.5})
+    for number in range(10):  # the last eight come together
+        (full / f"f{number:03}").read_bytes()
+    eventually(lambda: len(contents(server)) >= 10 + PARALLEL)
+    (full / f"f{COUNT - 1:03}").read_bytes()  # as long as others would take
+    assert len(contents(server)) <= 10 + PARALLEL + 1
 
 
 def is_in_memory(path):
@@ -92,6 +102,25 @@ def test_a_scan_in_the_order_of_a_listing_on_its_way_is_noticed(server, mount, e
     for name in names[:4]:
         (directory / name).read_bytes()
     eventually(lambda: len(contents(server)) > 8)
+
+
+def test_a_scan_goes_on_where_the_listing_was_still_on_its_way(server, mount, eventually):
+    box_id = server.new_container("box")
+    files = [
+        {"path": f"/mnt/data/f{n:03}", "content_base64": "Y29udGVudA==", "created_at": 1_000 + n}
+        for n in range(COUNT)
+    ]
+    server.admin("POST", f"/admin/files/{box_id}", files)
+    server.set_faults({"kind": "latency", "operation": "list_files", "seconds": 0.3})
+    directory = mount(ttl=300) / "box"
+    with os.scandir(directory) as entries:
+        for _ in range(4):
+            (directory / next(entries).name).read_bytes()
+        later = [entry.name for entry in entries][-100:]
+    for name in later[:4]:
+        (directory / name).read_bytes()
+    ahead = os.getxattr(directory / later[5], "user.containerfs.id").decode()
+    eventually(lambda: ahead in contents(server))
 
 
 @pytest.fixture
@@ -151,11 +180,31 @@ def test_reading_out_of_order_fetches_what_is_read_and_nothing_else(full, server
     assert len(contents(server)) == len(chosen)
 
 
+def test_far_steps_in_a_small_directory_are_no_scan_yet(server, mount):
+    box_id = server.new_container("box")
+    for number in range(40):
+        server.write(box_id, f"/mnt/data/{number:02}", b"content")
+    directory = mount(ttl=300) / "box"
+    for number in (1, 11, 25, 38):  # three steps in order, as among ten that are chosen by chance
+        (directory / f"{number:02}").read_bytes()
+    assert len(contents(server)) == 4
+
+
 def test_nothing_is_fetched_for_an_indexer(full, server, run, tmp_path):
     indexer = tmp_path / "updatedb"
     shutil.copy(shutil.which("cat"), indexer)
     run(indexer, *(full / f"f{number:03}" for number in range(30)))
     assert len(contents(server)) == 30
+
+
+def test_no_more_is_fetched_ahead_than_the_cache_can_keep(server, mount):
+    box_id = server.new_container("box")
+    for number in range(100):
+        server.write(box_id, f"/mnt/data/{number:02}", bytes(16 << 10))
+    directory = mount(cache_size=512 << 10) / "box"
+    for path in sorted(directory.iterdir()):
+        path.read_bytes()
+    assert len(contents(server)) == 100
 
 
 def test_it_can_be_turned_off(server, mount):

@@ -27,6 +27,13 @@ def tree(path):
     return found
 
 
+MAKERS = [
+    pytest.param(lambda path: os.symlink("target", path), id="link"),
+    pytest.param(os.mkfifo, id="pipe"),
+    pytest.param(lambda path: os.mknod(path, stat.S_IFSOCK | 0o600), id="socket"),
+]
+
+
 @pytest.fixture
 def other(shared_mount, box):
     """Another container."""
@@ -45,6 +52,26 @@ def test_renaming_a_file_written_here_downloads_nothing(box, counted, sent):
     assert (box / "renamed").read_bytes() == b"content" * 1000
     assert "content" not in counted(box)
     assert sent(box) == {"renamed": b"content" * 1000}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_file_that_is_replaced_by_what_is_not_sent_leaves_the_server(mount, server, stored, make):
+    mounted = mount()
+    box = mounted / "box"
+    box.mkdir()
+    for name in ("sent", "open", "unsent"):
+        (box / name).write_bytes(name.encode())
+        make(box / f"{name}.new")
+    with (box / "open").open("rb") as opened, (box / "unsent").open("ab") as changed:
+        changed.write(b"more")
+        changed.flush()
+        for name in ("sent", "open", "unsent"):
+            os.rename(box / f"{name}.new", box / name)
+        assert opened.read() == b"open"
+    assert stored(os.getxattr(box, "user.containerfs.id").decode()) == {}
+    mounted.remount()
+    assert sorted(os.listdir(box)) == ["open", "sent", "unsent"]
+    assert not any(stat.S_ISREG(path.lstat().st_mode) for path in box.iterdir())
 
 
 def test_a_server_that_says_nothing_to_a_deletion_is_asked_once(mount, server, stored):

@@ -27,6 +27,17 @@ def test_everything_is_there_after_a_restart(server):
 
 
 @pytest.mark.parametrize("ends", ["stop", "kill"])
+def test_a_listed_file_that_is_not_there_keeps_no_server_from_starting(server, ends):
+    container = server.new_container()
+    file = server.upload(container, "a", b"bytes")
+    phantom = server.write(container, "/mnt/data/a /mnt/data/b", phantom=True)
+    getattr(server, ends)()
+    server.start()
+    assert server.files(container) == [phantom, file]
+    assert server.content(container, file["id"]) == b"bytes"
+
+
+@pytest.mark.parametrize("ends", ["stop", "kill"])
 def test_what_a_power_cut_has_cut_off_is_not_where_new_content_goes(server, ends):
     container = server.new_container()
     lost = server.upload(container, "lost", b"a" * 5_000)["id"]

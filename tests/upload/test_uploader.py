@@ -165,39 +165,34 @@ async def test_a_listed_file_that_is_not_there_is_no_earlier_attempt(service, bo
     assert service.content(box, file.id) == b"content"
 
 
-async def test_a_file_that_arrived_with_another_length_is_removed_and_an_error(service, box, send):
-    wrong = {"id": "cfile_x", "object": "container.file", "created_at": 1, "bytes": 3}
-    wrong |= {"container_id": box, "path": "/mnt/data/x-a.txt", "source": "user"}
-    service.write(box, "/mnt/data/x-a.txt", b"con", id="cfile_x")
+def answer_too_short(service, box):
+    """The next upload is answered with a file that is shorter than what was sent; its id."""
+    told = {"id": "cfile_x", "object": "container.file", "created_at": 1, "bytes": 3}
+    told |= {"container_id": box, "path": "/mnt/data/x-a.txt", "source": "user"}
+    service.write(box, told["path"], b"con", id=told["id"])
     service.set_faults(
         {
             "kind": "answer",
             "operation": "create_file",
             "status": 200,
             "headers": {"content-type": "application/json"},
-            "body": json.dumps(wrong),
+            "body": json.dumps(told),
         }
     )
+    return told["id"]
+
+
+async def test_a_file_that_arrived_with_another_length_is_removed_and_an_error(service, box, send):
+    answer_too_short(service, box)
     with pytest.raises(ServerFault):
         await send(b"content")
     assert service.files(box) == []
 
 
 async def test_a_known_file_is_not_removed_for_its_length(service, box, send):
-    wrong = {"id": "cfile_y", "object": "container.file", "created_at": 1, "bytes": 3}
-    wrong |= {"container_id": box, "path": "/mnt/data/x-a.txt", "source": "user"}
-    service.write(box, "/mnt/data/x-a.txt", b"con", id="cfile_y")
-    service.set_faults(
-        {
-            "kind": "answer",
-            "operation": "create_file",
-            "status": 200,
-            "headers": {"content-type": "application/json"},
-            "body": json.dumps(wrong),
-        }
-    )
+    known = {answer_too_short(service, box)}
     with pytest.raises(ServerFault):
-        await send(b"content", known={"cfile_y"})
+        await send(b"content", known=known)
     assert len(service.files(box)) == 1
 
 

@@ -1,0 +1,262 @@
+"""What is changed while a rename is under way, by others or here, is neither lost nor mixed up."""
+
+import pytest
+import trio
+
+from containerfs.errors import Invalid, Stale
+
+EXCHANGE = 2
+SLOW = {"kind": "latency", "operation": "create_file", "seconds": 0.5, "count": 1}
+LATE = {"kind": "stall-body", "operation": "create_file", "at": 1, "seconds": 0.5, "count": 1}
+
+
+@pytest.fixture
+def flat(service):
+    """A server that has one name for files of one name in several directories."""
+    service.set_behaviours(slashes="flatten", same_name="overwrite")
+
+
+@pytest.fixture
+async def machines(mounting, box, tmp_path):
+    """Two mounts of one container, of two machines."""
+    async with mounting(tmp_path / "one") as one, mounting(tmp_path / "other") as other:
+        yield one, other
+
+
+async def test_what_another_machine_writes_to_a_file_stays(service, box, machines):
+    one, other = machines
+    await other.write(f"{box.name}/a", b"first")
+    await one.refresh(box.name)
+    service.set_faults(SLOW)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.rename, f"{box.name}/a", f"{box.name}/b")
+        await one.until(lambda: service.fired(0))
+        await other.write(f"{box.name}/a", b"second, and longer")
+        await one.refresh(box.name)
+    assert service.truth(box) == [("a", b"second, and longer"), ("b", b"first")]
+    for machine in machines:
+        await machine.refresh(box.name)
+        assert await machine.all(box.name) == {"a": b"second, and longer", "b": b"first"}
+
+
+async def test_what_the_model_writes_under_the_same_id_stays(service, box, tree):
+    service.write(box, "/mnt/data/a", b"first")
+    await tree.refresh(box.name)
+    service.set_faults(SLOW)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.rename, f"{box.name}/a", f"{box.name}/b")
+        await tree.until(lambda: service.fired(0))
+        service.write(box, "/mnt/data/a", b"second, and longer")
+        await tree.refresh(box.name)
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == {"a": b"second, and longer", "b": b"first"}
+
+
+async def test_what_another_machine_writes_to_the_files_of_a_directory_stays(
+    service, box, machines
+):
+    one, other = machines
+    await other.mkdir(f"{box.name}/d")
+    for name in ("a", "b"):
+        await other.write(f"{box.name}/d/{name}", b"first")
+    await one.refresh(box.name)
+    service.set_faults(SLOW)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.rename, f"{box.name}/d", f"{box.name}/e")
+        await one.until(lambda: len(service.files(box)) == 3)
+        for name in ("a", "b"):
+            await other.write(f"{box.name}/d/{name}", b"second")
+        await one.refresh(box.name)
+    contents = [content for _, content in service.truth(box)]
+    assert sorted(contents) == 2 * [b"first"] + 2 * [b"second"]
+
+
+async def test_what_another_machine_puts_into_the_empty_directory_that_is_replaced_is_seen(
+    service, box, tree
+):
+    for name in ("d", "e"):
+        await tree.mkdir(f"{box.name}/{name}")
+    await tree.write(f"{box.name}/d/a", b"content")
+    service.set_faults(SLOW)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.rename, f"{box.name}/d", f"{box.name}/e")
+        await tree.until(lambda: service.fired(0))
+        service.write(box, "/mnt/data/e/below/other", b"other")
+        await tree.refresh(box.name)
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == {"e/a": b"content", "e/below/other": b"other"}
+
+
+async def test_a_file_that_would_come_into_a_directory_that_has_another_name_by_now_stays(
+    service, box, tree
+):
+    await tree.mkdir(f"{box.name}/d")
+    await tree.write(f"{box.name}/a", b"content")
+    service.set_faults(SLOW)
+    async with trio.open_nursery() as nursery:
+
+        async def rename():
+            with pytest.raises(Stale):
+                await tree.rename(f"{box.name}/a", f"{box.name}/d/a")
+
+        nursery.start_soon(rename)
+        await tree.until(lambda: service.fired(0))
+        await tree.rename(f"{box.name}/d", f"{box.name}/e")
+    assert service.truth(box) == [("a", b"content")]
+    assert await tree.all(box.name) == {"a": b"content"}
+    await tree.rename(f"{box.name}/a", f"{box.name}/e/a")
+    assert service.truth(box) == [("e/a", b"content")]
+
+
+async def test_a_file_that_others_replace_while_it_is_open_and_exchanged_stays_theirs(
+    service, box, machines
+):
+    one, other = machines
+    for name in ("a", "b"):
+        await other.write(f"{box.name}/{name}", name.encode())
+    await one.refresh(box.name)
+    handle = await one.open(f"{box.name}/a")
+    service.set_faults(SLOW)
+    async with trio.open_nursery() as nursery:
+
+        async def rename():
+            with pytest.raises(Stale):
+                await one.rename(f"{box.name}/a", f"{box.name}/b", EXCHANGE)
+
+        nursery.start_soon(rename)
+        await one.until(lambda: service.fired(0))
+        await other.write(f"{box.name}/a", b"another")
+        await one.refresh(box.name)
+    assert await handle.read() == b"a"
+    await handle.close()
+    await one.refresh(box.name)
+    assert await one.all(box.name) == {"a": b"another", "b": b"b"}
+    assert service.truth(box) == [("a", b"another"), ("b", b"b")]
+    assert one.renames() == []
+
+
+async def test_a_file_that_others_replace_while_it_is_open_and_renamed_stays_theirs(
+    service, box, machines
+):
+    one, other = machines
+    await other.write(f"{box.name}/a", b"first")
+    await one.refresh(box.name)
+    handle = await one.open(f"{box.name}/a")
+    service.set_faults(SLOW)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.rename, f"{box.name}/a", f"{box.name}/b")
+        await one.until(lambda: service.fired(0))
+        await other.write(f"{box.name}/a", b"another")
+        await one.refresh(box.name)
+    assert await handle.read() == b"first"
+    await handle.close()
+    for machine in machines:
+        await machine.refresh(box.name)
+        assert await machine.all(box.name) == {"a": b"another", "b": b"first"}
+    assert one.renames() == []
+
+
+async def test_a_file_that_is_removed_while_its_directory_goes_to_another_container_is_gone(
+    service, new_box, tree
+):
+    one, two = new_box("one"), new_box("two")
+    await tree.refresh()
+    await tree.names(two.name)
+    for path in ("d", "d/below"):
+        await tree.mkdir(f"{one.name}/{path}")
+    await tree.write(f"{one.name}/d/below/a", b"content")
+    service.set_faults(SLOW)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.rename, f"{one.name}/d", f"{two.name}/d")
+        await tree.until(lambda: service.fired(0))
+        await tree.unlink(f"{one.name}/d/below/a")
+    await tree.refresh(two.name)
+    assert await tree.all(two.name) == {}
+    assert service.truth(two) == []
+
+
+@pytest.mark.parametrize("fault", [LATE, SLOW | {"operation": "delete_file"}])
+@pytest.mark.parametrize(
+    ("old", "new"), [("d/a", "e/a"), ("d/a", "d/b"), ("d/a", "b"), ("d", "f"), ("d", "e")]
+)
+async def test_what_is_listed_under_its_new_name_before_the_rename_is_over_stays(
+    service, box, tree, old, new, fault
+):
+    for name in ("d", "e"):
+        await tree.mkdir(f"{box.name}/{name}")
+    await tree.write(f"{box.name}/d/a", b"content")
+    service.set_faults(fault)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.rename, f"{box.name}/{old}", f"{box.name}/{new}")
+        await tree.until(lambda: service.fired(0) and len(service.files(box)) == 2)
+        await tree.refresh(box.name)
+    path = new if old == "d/a" else f"{new}/a"
+    for _ in range(2):
+        assert await tree.all(box.name) == {path: b"content"}
+        await tree.refresh(box.name)
+    assert service.truth(box) == [(path, b"content")]
+
+
+async def test_what_is_not_listed_any_more_before_the_rename_is_over_stays(service, box, tree):
+    await tree.write(f"{box.name}/a", b"content")
+    service.set_faults(LATE | {"operation": "delete_file"})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.rename, f"{box.name}/a", f"{box.name}/b")
+        await tree.until(lambda: service.truth(box) == [("b", b"content")])
+        await tree.refresh(box.name)
+    for _ in range(2):
+        assert await tree.all(box.name) == {"b": b"content"}
+        await tree.refresh(box.name)
+    assert tree.renames() == []
+
+
+async def test_what_was_renamed_does_not_come_back_while_others_of_its_directory_are_deleted(
+    service, box, tree
+):
+    await tree.mkdir(f"{box.name}/d")
+    for name in ("a", "b"):
+        await tree.write(f"{box.name}/d/{name}", b"content")
+    service.set_faults(SLOW | {"operation": "delete_file"})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.rename, f"{box.name}/d", f"{box.name}/e")
+        await tree.until(lambda: service.fired(0) and len(service.files(box)) == 3)
+        await tree.refresh(box.name)
+    assert await tree.all(box.name) == {"e/a": b"content", "e/b": b"content"}
+
+
+@pytest.mark.usefixtures("flat")
+@pytest.mark.parametrize(("old", "new"), [("d/a", "e/a"), ("d", "f")])
+async def test_what_has_overwritten_itself_has_its_new_name_where_a_listing_tells_so_too_early(
+    service, box, tree, old, new
+):
+    for name in ("d", "e"):
+        await tree.mkdir(f"{box.name}/{name}")
+    await tree.write(f"{box.name}/d/a", b"content")
+    (before,) = service.files(box)
+    service.set_faults(LATE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.rename, f"{box.name}/{old}", f"{box.name}/{new}")
+        await tree.until(lambda: before not in service.files(box))
+        await tree.refresh(box.name)
+    for _ in range(2):
+        assert await tree.all(box.name) == {new if old == "d/a" else f"{new}/a": b"content"}
+        await tree.refresh(box.name)
+    assert service.truth(box) == [("a", b"content")]
+
+
+@pytest.mark.usefixtures("flat")
+async def test_what_has_overwritten_itself_stays_where_another_one_can_not_be_sent(
+    service, box, tree
+):
+    await tree.mkdir(f"{box.name}/d")
+    contents = {name: name.encode() for name in ("a", "b")}
+    for name, content in contents.items():
+        await tree.write(f"{box.name}/d/{name}", content)
+    service.set_faults(
+        {"kind": "status", "status": 400, "operation": "create_file", "after": 1, "count": 1}
+    )
+    with pytest.raises(Invalid):
+        await tree.rename(f"{box.name}/d", f"{box.name}/e")
+    await tree.refresh(box.name)
+    assert await tree.all(f"{box.name}/d") == contents
+    assert service.truth(box) == sorted(contents.items())
