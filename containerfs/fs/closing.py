@@ -133,6 +133,7 @@ class Closing:
         if file.spool is not None and file.parent is None:
             self._spooling.forget_spool(file)
         elif file.spool is not None and not file.spool.frozen:
+            file.stamp_spool()
             file.spool.close()
         self._tree.inodes.drop_unused(file)
 

@@ -162,6 +162,11 @@ class File(Node):
                 return self.true_size
         return self.remote.size if self.remote is not None else 0
 
+    def stamp_spool(self) -> None:
+        """Have the spool tell the time of the last change, until it is written to again."""
+        if self.spool is not None and self.local is not None and self.local.ctime_ns is not None:
+            self.spool.stamp(self.local.ctime_ns)
+
     @property
     def is_dirty(self) -> bool:
         """There is content that should be on the server and is not."""

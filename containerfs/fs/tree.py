@@ -87,6 +87,8 @@ class Tree:
         container = node.container
         if node.local is not None and container is not None:
             self._state.save_node(container.remote.id, node.path, node.local)
+            if isinstance(node, File):
+                node.stamp_spool()
 
     def keep_directory(self, directory: Directory) -> None:
         """Let *directory* stay when its last entry goes, as a directory does on a disk."""
