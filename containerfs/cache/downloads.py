@@ -19,6 +19,7 @@ from containerfs.cache.fetching import Fetching
 from containerfs.cache.parts import Parts
 from containerfs.cache.plausibility import may_be_error
 from containerfs.cache.sidebyside import SideBySide
+from containerfs.cache.versions import Versions
 from containerfs.cache.windows import Windows
 from containerfs.errors import FileSystemError, NoSpace, ServerFault
 
@@ -49,13 +50,16 @@ class Downloads:
         self._client = client
         self._store = store
         self._nursery = nursery
+        versions = Versions(client)
         self._fetching = Fetching(
-            client=client, store=store, max_size=max_size, op_timeout=op_timeout
+            client=client, store=store, versions=versions, max_size=max_size, op_timeout=op_timeout
         )
         self._side_by_side = SideBySide(
-            client=client, fetching=self._fetching, op_timeout=op_timeout
+            client=client, fetching=self._fetching, versions=versions, op_timeout=op_timeout
         )
-        self._windows = Windows(client=client, store=store, nursery=nursery, op_timeout=op_timeout)
+        self._windows = Windows(
+            client=client, store=store, versions=versions, nursery=nursery, op_timeout=op_timeout
+        )
         self._running: dict[str, Download] = {}
         self._unkept: dict[str, Download] = {}  # read by windows
 

@@ -15,11 +15,11 @@ from containerfs.cache.download import Download
 from containerfs.cache.plausibility import (
     check_is_content,
     check_length,
-    check_version,
     may_be_error,
     total_size,
 )
 from containerfs.cache.streams import persistently
+from containerfs.cache.versions import Versions
 from containerfs.errors import NoSpace, TooLarge, WrongLength
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,18 @@ class Fetching:
     """Fills contents."""
 
     def __init__(
-        self, *, client: Client, store: ContentStore, max_size: int, op_timeout: float
+        self,
+        *,
+        client: Client,
+        store: ContentStore,
+        versions: Versions,
+        max_size: int,
+        op_timeout: float,
     ) -> None:
         """Args as for `Downloads`."""
         self._client = client
         self._store = store
+        self._versions = versions
         self._max_size = max_size
         self._op_timeout = op_timeout
 
@@ -85,7 +92,7 @@ class Fetching:
                 file.container_id, file.id, offset=download.available
             )
         async with request as body:
-            check_version(download, body)
+            await self._versions.check(download, body)
             await self.receive(download, body)
 
     async def receive(self, download: Download, body: Body) -> None:

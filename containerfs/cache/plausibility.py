@@ -4,7 +4,7 @@ from containerfs.api.body import Body
 from containerfs.api.failures import error_object, failure
 from containerfs.api.types import RemoteFile
 from containerfs.cache.download import Download
-from containerfs.errors import AnotherVersion, NoSpace, ServerFault, WrongLength
+from containerfs.errors import NoSpace, WrongLength
 
 LARGEST_ERROR = 64 << 10  # bytes of an error text
 
@@ -22,44 +22,6 @@ def total_size(download: Download, body: Body) -> int | None:
             request_id=body.request_id,
         )
     return body.total
-
-
-def is_same_version(download: Download, body: Body) -> bool:
-    """Whether this answer is about the version that there is some of, as far as etags tell."""
-    if download.etag is None or body.etag is None:
-        download.etag = download.etag or body.etag
-    return body.etag is None or download.etag == body.etag
-
-
-def check_version(download: Download, body: Body) -> None:
-    """Refuse the rest of another version than there is some of, which is forgotten.
-
-    Raises:
-        ServerFault: It is one.
-        AnotherVersion: It is one, and what there is was read.
-    """
-    if is_same_version(download, body):
-        return
-    begin_anew(download, body)
-    if body.offset > 0:
-        raise ServerFault(
-            f"file {download.file.id}: it became another one", request_id=body.request_id
-        )
-    download.etag = body.etag
-
-
-def begin_anew(download: Download, body: Body) -> None:
-    """Forget what there is, for this answer is about another version.
-
-    Raises:
-        AnotherVersion: Some of it was read, and may not be mixed with this.
-    """
-    if download.is_read:
-        raise AnotherVersion(
-            f"file {download.file.id}: it became another one while it was read",
-            request_id=body.request_id,
-        )
-    download.forget()
 
 
 def check_length(download: Download, *, size: int, request_id: str | None = None) -> None:

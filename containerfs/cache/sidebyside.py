@@ -13,8 +13,9 @@ from containerfs.cache.download import Download
 from containerfs.cache.fetching import Fetching
 from containerfs.cache.pace import FLOW, Pace
 from containerfs.cache.parts import PART, Parts, Stretch
-from containerfs.cache.plausibility import begin_anew, is_same_version, total_size
+from containerfs.cache.plausibility import total_size
 from containerfs.cache.streams import persistently
+from containerfs.cache.versions import Versions, begin_anew
 from containerfs.errors import FileSystemError, ServerFault, WrongLength
 
 JUMPS = 4  # streams of one file that somebody waits for, beside those that go on in order
@@ -56,13 +57,16 @@ class _Crew:
 class SideBySide:
     """Fills contents by parts, wherever that is faster."""
 
-    def __init__(self, *, client: Client, fetching: Fetching, op_timeout: float) -> None:
+    def __init__(
+        self, *, client: Client, fetching: Fetching, versions: Versions, op_timeout: float
+    ) -> None:
         """Args:
         fetching: What a file is left to that does not come by parts.
         op_timeout: Seconds in which each stream must get on.
         """
         self._client = client
         self._fetching = fetching
+        self._versions = versions
         self._op_timeout = op_timeout
         self._pace = Pace()
         self._streams = 0  # of all downloads
@@ -152,7 +156,10 @@ class SideBySide:
                 return  # another answer, of the same moment, was the whole
             self._pace.answered(trio.current_time() - begun)
             total_size(download, body)
-            if is_same_version(download, body):
+            is_same = await self._versions.is_same(download, body)
+            if download.parts is not crew.parts:
+                return  # the same, meanwhile
+            if is_same:
                 if body.offset == stretch.place and body.size is not None and body.size <= length:
                     crew.parts.tell()  # the others need not wait any more
                     await self._take(crew, stretch, body)

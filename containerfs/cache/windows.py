@@ -16,8 +16,9 @@ from containerfs.api.client import Client
 from containerfs.cache.cachefile import Content
 from containerfs.cache.content import ContentStore
 from containerfs.cache.download import Download
-from containerfs.cache.plausibility import is_same_version, total_size
+from containerfs.cache.plausibility import total_size
 from containerfs.cache.streams import persistently
+from containerfs.cache.versions import Versions
 from containerfs.cache.window import PIECE, Window
 from containerfs.errors import AnotherVersion, FileSystemError, NoSpace, ServerFault, WrongLength
 
@@ -34,13 +35,20 @@ class Windows:
     """All windows of all files."""
 
     def __init__(
-        self, *, client: Client, store: ContentStore, nursery: trio.Nursery, op_timeout: float
+        self,
+        *,
+        client: Client,
+        store: ContentStore,
+        versions: Versions,
+        nursery: trio.Nursery,
+        op_timeout: float,
     ) -> None:
         """Args:
         op_timeout: Seconds in which a stream must get on.
         """
         self._client = client
         self._store = store
+        self._versions = versions
         self._nursery = nursery
         self._op_timeout = op_timeout
         self._windows: list[Window] = []  # the least recently used first
@@ -187,13 +195,13 @@ class Windows:
             file.container_id, file.id, offset=window.available, length=length
         ) as body:
             total_size(window.download, body)
-            self._check_version(window.download, body)
+            await self._check_version(window.download, body)
             await self._receive(window, body)
         if window.available < goal:
             raise ServerFault(f"file {file.id}: the content ended at {window.available}")
 
-    def _check_version(self, download: Download, body: Body) -> None:
-        if not is_same_version(download, body):
+    async def _check_version(self, download: Download, body: Body) -> None:
+        if not await self._versions.is_same(download, body):
             download.error = AnotherVersion(
                 f"file {download.file.id}: it became another one while it was read",
                 request_id=body.request_id,

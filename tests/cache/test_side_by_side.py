@@ -373,8 +373,21 @@ async def test_parts_may_be_shorter_than_asked_for(lied_to, store, data, answer)
 
 
 def changing(server: Liar, first: int, last: int) -> tuple[str, bytes]:
-    etag = '"old"' if not first else '"new"'
-    body = bytes(last - first + 1) if not first else server.body[first : last + 1]
+    is_old = server.answers == 1
+    etag = '"old"' if is_old else '"new"'
+    body = bytes(last - first + 1) if is_old else server.body[first : last + 1]
+    return part(first, last, len(server.body), more=f"\r\nETag: {etag}"), body
+
+
+def with_etags_that_tell_nothing(server: Liar, first: int, last: int) -> tuple[str, bytes]:
+    etag = f'"{server.answers}"'
+    body = server.body[first : last + 1]
+    return part(first, last, len(server.body), more=f"\r\nETag: {etag}"), body
+
+
+def of_two_machines(server: Liar, first: int, last: int) -> tuple[str, bytes]:
+    etag = f'"{server.answers % 2}"'
+    body = server.body[first : last + 1]
     return part(first, last, len(server.body), more=f"\r\nETag: {etag}"), body
 
 
@@ -396,6 +409,21 @@ async def test_who_has_read_of_one_version_gets_nothing_of_another(lied_to, data
     finally:
         downloads.leave(download)
     assert await fetch(downloads, file) == brief(data)
+
+
+@pytest.mark.parametrize("answer", [with_etags_that_tell_nothing, of_two_machines])
+async def test_etags_that_differ_without_a_change_are_not_believed(lied_to, store, data, answer):
+    downloads, file, liar = await lied_to(answer)
+    liar.may_go_on = trio.Event()
+    download = downloads.join(file)
+    try:
+        assert await downloads.read(download, 0, 9) == data[:9]
+        liar.may_go_on.set()
+        assert await downloads.read(download, SIZE - 9, 9) == data[-9:]
+        await download.arrive(0, SIZE)
+    finally:
+        downloads.leave(download)
+    assert kept(store, file) == brief(data)
 
 
 def whole_later(server: Liar, first: int, last: int) -> tuple[str, bytes]:

@@ -57,7 +57,7 @@ async def test_what_another_rename_has_just_sent_stays(service, box, tree):
         service.set_faults(slow)
         nursery.start_soon(tree.rename, f"{box.name}/a", f"{box.name}/new")
         await tree.until(lambda: len(service.files(box)) == 3)
-        await fail(service, tree.rename(f"{box.name}/b", f"{box.name}/new"))
+        await fail(service, tree.rename(f"{box.name}/b", f"{box.name}/new"), slow, LOST, BLIND)
     await tree.until(lambda: not tree.renames())
     await tree.refresh(box.name)
     assert await tree.all(box.name) == {"b": b"same", "new": b"same"}
