@@ -1,6 +1,7 @@
 """Small files are fetched ahead of who reads through a directory, and of nobody else."""
 
 import ctypes
+import itertools
 import mmap
 import os
 import shutil
@@ -164,8 +165,8 @@ def test_a_scan_is_followed_into_the_next_directories(divided, server, few, even
 
 def test_who_stays_in_a_directory_gets_nothing_of_the_next(divided, server):
     directory = divided(4)
-    first, *others = sorted(directory.iterdir(), reverse=True)
-    before = next(each for each in others if each.stat().st_ino < first.stat().st_ino)
+    pairs = itertools.combinations(sorted(directory.iterdir(), reverse=True), 2)
+    first, before = next((a, b) for a, b in pairs if b.stat().st_ino < a.stat().st_ino)
     for each in (first, before):  # the second is before the first in both orders
         for name in sorted(os.listdir(each)):
             (each / name).read_bytes()
