@@ -229,7 +229,7 @@ class Tree:
 
     @staticmethod
     async def until(condition: Callable[[], object]) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not condition():  # noqa: ASYNC110 - another process can only be asked
                 await trio.sleep(0.01)
 
