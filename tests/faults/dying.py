@@ -39,7 +39,7 @@ UNFINISHED = """
 SELECT (SELECT count(*) FROM journal WHERE NOT held) + (SELECT count(*) FROM deletions)
     + (SELECT count(*) FROM intents)
 """
-PATIENCE = 20  # seconds in which everything must be over
+PATIENCE = 60  # seconds in which everything must be over
 
 
 class Death:
