@@ -316,6 +316,7 @@ class Stage:
             [
                 *(sys.executable, "-m", "containerfs.cli.serve"),
                 *("--data", str(self.data), "--uds", self.socket),
+                *("--behaviour", "expiry=false"),  # to look at all cuts may take longer
                 *(self.play.server if self.with_faults else ()),
             ],
             stdin=subprocess.DEVNULL,
