@@ -9,6 +9,7 @@ import logging
 from containerfs.api.body import Body, Paced
 from containerfs.api.client import Client
 from containerfs.api.content import ContentRequest
+from containerfs.api.streams import persistently
 from containerfs.api.types import RemoteFile
 from containerfs.cache.content import ContentStore
 from containerfs.cache.download import Download
@@ -18,7 +19,6 @@ from containerfs.cache.plausibility import (
     may_be_error,
     total_size,
 )
-from containerfs.cache.streams import persistently
 from containerfs.cache.versions import Versions
 from containerfs.errors import NoSpace, TooLarge, WrongLength
 

@@ -9,12 +9,12 @@ import trio
 
 from containerfs.api.body import Body, Paced
 from containerfs.api.client import Client
+from containerfs.api.streams import persistently
 from containerfs.cache.download import Download
 from containerfs.cache.fetching import Fetching
 from containerfs.cache.pace import FLOW, Pace
 from containerfs.cache.parts import PART, Parts, Stretch
 from containerfs.cache.plausibility import total_size
-from containerfs.cache.streams import persistently
 from containerfs.cache.versions import Versions, begin_anew
 from containerfs.errors import FileSystemError, ServerFault, WrongLength
 

@@ -13,11 +13,11 @@ import trio
 
 from containerfs.api.body import Body, Paced
 from containerfs.api.client import Client
+from containerfs.api.streams import persistently
 from containerfs.cache.cachefile import Content
 from containerfs.cache.content import ContentStore
 from containerfs.cache.download import Download
 from containerfs.cache.plausibility import total_size
-from containerfs.cache.streams import persistently
 from containerfs.cache.versions import Versions
 from containerfs.cache.window import PIECE, Window
 from containerfs.errors import AnotherVersion, FileSystemError, NoSpace, ServerFault, WrongLength

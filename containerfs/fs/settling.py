@@ -124,11 +124,12 @@ class Settling:
     async def _take_back(
         self, rename: Rename, made: list[RemoteFile], fd: int | None, source: RemoteFile | None
     ) -> None:
+        contents = self._uploader.contents
         for file in made:
             if fd is not None:
-                is_copy = await self._uploader.holds(file, fd, rename.size)
+                is_copy = await contents.match(file, fd, rename.size)
             else:
-                is_copy = source is not None and await self._uploader.are_alike(file, source)
+                is_copy = source is not None and await contents.are_alike(file, source)
             if not is_copy:
                 log.warning("%s stays: it came while %r was renamed", file.id, rename.source_path)
                 continue

@@ -7,7 +7,6 @@ the container's listing has told whether it arrived.
 
 import logging
 import math
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +26,8 @@ from containerfs.errors import (
     ServerFault,
     Uncertain,
 )
-from containerfs.upload.fingerprint import Fingerprint, Fingerprinting
+from containerfs.upload.contents import Contents
+from containerfs.upload.fingerprint import Fingerprint
 from containerfs.upload.journal import Entry, Journal
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class Uploader:
     """Sends journal entries; failed ones again in the background, with back-off."""
 
     def __init__(self, *, client: Client, journal: Journal, nursery: trio.Nursery) -> None:
+        self.contents = Contents(client=client)
         self._client = client
         self._journal = journal
         self._nursery = nursery
@@ -70,7 +71,8 @@ class Uploader:
             known: Tells the ids of files that are something else, where it comes to that.
             is_named: Whether a file has the path that this upload would get.
             may_be_there: An earlier attempt may have arrived: look before sending.
-            progress: Told the bytes sent so far; they begin anew when it is sent again.
+            progress: Told the bytes sent, or compared, so far; they begin anew when it is
+                sent again, or looked for.
 
         Returns:
             The file as the server answered.
@@ -79,7 +81,14 @@ class Uploader:
             FileSystemError: The server has nothing of it, or what it has was removed again.
         """
         find = partial(
-            self._look, container_id, name=name, fd=fd, size=size, known=known, is_named=is_named
+            self._look,
+            container_id,
+            name=name,
+            fd=fd,
+            size=size,
+            known=known,
+            is_named=is_named,
+            progress=progress,
         )
         file = await find() if may_be_there else None
         is_doubtful = may_be_there and file is None
@@ -150,6 +159,7 @@ class Uploader:
         size: int,
         known: Callable[[], Collection[str]],
         is_named: Callable[[RemoteFile], bool],
+        progress: Callable[[int], None] | None,
     ) -> RemoteFile | None:
         """The object that a POST with a lost answer made: by its name, length and content.
 
@@ -158,7 +168,8 @@ class Uploader:
         """
         try:
             for file in await self._unknown(container_id, (size,), known=known, is_named=is_named):
-                if await self.holds(file, fd, size) and file.id not in known():
+                is_it = await self.contents.match(file, fd, size, progress=progress)
+                if is_it and file.id not in known():
                     log.info("the upload of %r had arrived, as %s", name, file.id)
                     return file
         except (Expired, NotFound):
@@ -190,38 +201,6 @@ class Uploader:
         """Whether there were such objects, and none is left; raises as `find`."""
         return bool(file_ids) and await self.find_any(container_id, file_ids) is None
 
-    async def holds(self, file: RemoteFile, fd: int, size: int) -> bool:
-        """Whether the server's object has the content of *fd*.
-
-        Raises:
-            FileSystemError: The server does not say.
-        """
-        position = 0
-        try:
-            async with self._client.download_file(file.container_id, file.id) as body:
-                async for chunk in body:
-                    if os.pread(fd, len(chunk), position) != chunk:
-                        return False
-                    position += len(chunk)
-        except NotFound:
-            return False
-        return position == size
-
-    async def are_alike(self, one: RemoteFile, other: RemoteFile) -> bool:
-        """Whether two of the server's objects have the same content.
-
-        Raises:
-            FileSystemError: The server does not say.
-        """
-        return await self._fingerprint(one) == await self._fingerprint(other)
-
-    async def _fingerprint(self, file: RemoteFile) -> Fingerprint:
-        content = Fingerprinting()
-        async with self._client.download_file(file.container_id, file.id) as body:
-            async for chunk in body:
-                content.add(chunk)
-        return content.result()
-
     async def copies(
         self,
         container_id: str,
@@ -242,7 +221,7 @@ class Uploader:
         found = []
         for file in await self._unknown(container_id, sizes, known=known, is_named=is_named):
             with suppress(NotFound, AccessDenied, Invalid):  # nobody can tell, ever: it stays
-                if await self._fingerprint(file) in contents:
+                if await self.contents.fingerprint(file) in contents:
                     found.append(file)
         return found
 

@@ -93,6 +93,39 @@ async def test_an_upload_whose_answer_was_lost_is_not_sent_twice(service, box, s
     assert len(service.requests("create_file")) == 1
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+async def test_a_lost_upload_is_found_though_its_content_breaks_off(service, box, send, ranges):
+    service.set_behaviours(range=ranges)
+    service.set_faults(
+        {**LOST, "count": 1},
+        {"kind": "cut", "operation": "content", "at": 7000, "count": 1},
+        {"kind": "cut", "operation": "content", "at": 9000, "count": 1},
+    )
+    file = await send(os.urandom(20_000))
+    assert [each["id"] for each in service.files(box)] == [file.id]
+    assert len(service.requests("content")) == 3
+
+
+async def test_something_else_is_not_taken_for_a_lost_upload(service, box, send):
+    data = os.urandom(20_000)
+    service.upload(box, "a.txt", data[:-1] + b"?")
+    service.set_faults(
+        {"kind": "reset", "operation": "create_file", "count": 1},
+        {"kind": "cut", "operation": "content", "at": 7000, "count": 1},
+    )
+    file = await send(data)
+    assert service.content(box, file.id) == data
+    assert len(service.files(box)) == 2
+
+
+async def test_looking_for_a_lost_upload_gets_on_as_long_as_its_content_comes(service, box, send):
+    told = []
+    service.set_faults({**LOST, "count": 1})
+    await send(bytes(3 << 20), progress=told.append)
+    assert told[-1] == 3 << 20
+    assert any(after < before for before, after in pairwise(told))  # it begins anew
+
+
 async def test_a_lost_upload_is_found_though_the_server_tells_no_size(service, box, send):
     service.set_behaviours(null_bytes="always")
     service.set_faults({**LOST, "count": 1})
