@@ -74,7 +74,9 @@ class Metadata:
             state.forget_creations_before(time.time() - CREATION_LIFE)
         for container_id, id in state.tombstones():
             source = self._containers if container_id == ROOT else self._files
-            source.overlay(container_id).deleted[id] = now
+            overlay = source.overlay(container_id)
+            overlay.deleted[id] = now
+            overlay.unlisted.add(id)  # as far as is known
         for file, at in state.created_files():
             self._files.overlay(file.container_id).created[file.id] = (file, since(at))
         for container, at in state.created_containers():
@@ -181,9 +183,8 @@ class Metadata:
 
     def forget_container(self, container_id: str) -> None:
         """The container was deleted here: hide it, however long the server lists it."""
-        overlay = self._containers.overlay(ROOT)
+        self._containers.overlay(ROOT).delete(container_id)
         self._forget_creation(self._containers, ROOT, container_id)
-        overlay.deleted[container_id] = trio.current_time()
         with not_remembered(self._state):
             self._state.add_tombstone(ROOT, container_id)
         self._files.forget(container_id)
@@ -193,6 +194,7 @@ class Metadata:
         overlay = self._files.overlay(file.container_id)
         self._learn(self._files, file.container_id, file)
         if overlay.deleted.pop(file.id, None) is not None:
+            overlay.unlisted.discard(file.id)
             with not_remembered(self._state):
                 self._state.forget_tombstones(file.container_id, [file.id])
 
@@ -200,8 +202,8 @@ class Metadata:
         """The file was deleted here: hide it, however long the server lists it."""
         overlay = self._files.overlay(container_id)
         overlay.kept.pop(file_id, None)
+        overlay.delete(file_id)
         self._forget_creation(self._files, container_id, file_id)
-        overlay.deleted[file_id] = trio.current_time()
         with not_remembered(self._state):
             self._state.add_tombstone(container_id, file_id)
 

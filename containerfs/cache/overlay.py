@@ -12,6 +12,7 @@ from containerfs.api.types import Container, RemoteFile
 
 OVERLAY_LIFE = 300.0  # how long an object created here is shown without the server listing it
 MISSING_LIFE = 300.0  # how long an object is hidden that is listed and answers 404
+UNLISTED_LIFE = 60.0  # how long one is hidden at least that was deleted before it was listed
 
 EntryT = TypeVar("EntryT", Container, RemoteFile)
 
@@ -21,11 +22,14 @@ class Overlay(Generic[EntryT]):
     """Our own changes that a listing may not show yet.
 
     Attributes:
+        unlisted: Ids of what was deleted before the server's own list was seen to hold it. That it
+            does not confirms nothing: one that is behind may come to show it yet.
         kept: What is shown, listed or not, while something here is done with it.
     """
 
     created: dict[str, tuple[EntryT, float]] = field(default_factory=dict)
     deleted: dict[str, float] = field(default_factory=dict)
+    unlisted: set[str] = field(default_factory=set)
     missing: dict[str, float] = field(default_factory=dict)
     kept: dict[str, EntryT] = field(default_factory=dict)
 
@@ -47,6 +51,12 @@ class Overlay(Generic[EntryT]):
         """The ids of the objects that are not shown as they are listed."""
         return self.created.keys() | self.deleted.keys() | self.missing.keys()
 
+    def delete(self, id: str) -> None:
+        """The object was deleted here."""
+        if self.created.pop(id, None) is not None:
+            self.unlisted.add(id)
+        self.deleted[id] = trio.current_time()
+
     def settle(self, listed: tuple[EntryT, ...], *, begun: float) -> tuple[list[str], list[str]]:
         """Forget the changes that the server's answer to a request of *begun* confirms.
 
@@ -64,7 +74,15 @@ class Overlay(Generic[EntryT]):
         ]
         for id in there:
             del self.created[id]
-        gone = [id for id, since in self.deleted.items() if since < begun and id not in ids]
+        self.unlisted -= ids
+        gone = [
+            id
+            for id, since in self.deleted.items()
+            if since < begun
+            and id not in ids
+            and (id not in self.unlisted or begun - since > UNLISTED_LIFE)
+        ]
         for id in gone:
             del self.deleted[id]
+        self.unlisted.difference_update(gone)
         return there, gone

@@ -11,7 +11,7 @@ from containerfs.api.types import Container, Page, RemoteFile
 from containerfs.cache.listing import life
 from containerfs.cache.listings import STALE_GRACE, STALE_LIFE
 from containerfs.cache.metadata import Metadata
-from containerfs.cache.overlay import OVERLAY_LIFE
+from containerfs.cache.overlay import OVERLAY_LIFE, UNLISTED_LIFE
 from containerfs.cache.state import open_state
 from containerfs.errors import (
     AccessDenied,
@@ -331,6 +331,34 @@ async def test_what_was_deleted_here_is_hidden_while_the_listing_lags(client, me
     client.files = [remote("a"), remote("b")]  # the same id anew: not ours to hide any more
     mock_clock.jump(TTL + 0.1)
     assert await ids(metadata) == ["a", "b"]
+
+
+async def test_what_was_made_and_deleted_here_stays_hidden_though_a_late_list_shows_it_only_then(
+    client, metadata, mock_clock
+):
+    """A list that is two changes behind has not got it yet, then has it, and then has not."""
+    await ids(metadata)
+    metadata.learn(remote("own"))
+    metadata.forget("c", "own")
+    for listed in ([], [remote("own")], []):
+        client.files = listed
+        mock_clock.jump(TTL + 0.1)
+        assert await ids(metadata) == []
+    client.files = [remote("own")]  # the same id anew
+    mock_clock.jump(TTL + 0.1)
+    assert await ids(metadata) == ["own"]
+
+
+async def test_what_was_made_and_deleted_here_is_not_hidden_for_ever(
+    client, metadata, state, mock_clock
+):
+    metadata.learn(remote("own"))
+    metadata.forget("c", "own")
+    await ids(metadata)
+    assert state.tombstones()
+    mock_clock.jump(UNLISTED_LIFE + 0.1)
+    await ids(metadata)
+    assert not state.tombstones()
 
 
 async def test_a_listing_of_before_the_deletion_does_not_confirm_it(

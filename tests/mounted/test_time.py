@@ -55,6 +55,16 @@ def test_own_changes_are_seen_at_once(server, mount):
     assert "list_files" in operations(server)  # it was the server's list that lagged behind
 
 
+def test_what_was_removed_at_once_is_not_shown_by_a_list_that_is_behind(server, mount):
+    server.set_behaviours(list_lag_lists=4, delete_lag_lists=12)
+    box = mount(ttl=0) / "box"
+    box.mkdir()
+    (box / "removed").write_bytes(b"removed")
+    os.remove(box / "removed")
+    seen = [os.listdir(box) for _ in range(20)]
+    assert seen == [[]] * 20
+
+
 def test_what_was_deleted_stays_away_after_a_remount_while_the_list_lags(server, mount):
     server.set_behaviours(delete_lag_lists=1000)
     mounted = mount(ttl=0)
