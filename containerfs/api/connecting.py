@@ -1,5 +1,6 @@
 """How a channel to a server comes about: TCP or a Unix socket, with TLS or without."""
 
+import math
 import os
 import socket
 import ssl
@@ -12,7 +13,12 @@ import trio
 from containerfs.api.channel import Channel, TlsChannel
 
 BELIEVED = 60.0  # seconds for which a host is where it was found
+AWAY = 5.0  # seconds for which a server that has gone is expected back: restarts, a lost network
 PATIENCE = 1.0  # seconds that it may take to answer there, before it is looked for again
+
+
+class AwayError(httpx.ConnectError):
+    """Nobody answers where somebody did a moment ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +44,28 @@ class Route:
     uds: str | None
     context: ssl.SSLContext | None
     _found: _Place | None = field(default=None, init=False)
+    _away_since: float | None = field(default=-math.inf, init=False)  # None: it was just there
 
     async def open(self, limit: float) -> Channel:
         """A new connection, each of whose steps may take *limit* seconds.
 
         Raises:
             httpx.ConnectTimeout: A step took longer.
+            AwayError: Nobody answers there any more, but it has not been so for long.
             httpx.ConnectError: Nobody answers there, or not who should.
         """
+        try:
+            channel = await self._open(limit)
+        except httpx.ConnectError as exc:
+            now = trio.current_time()
+            self._away_since = now if self._away_since is None else self._away_since
+            if now - self._away_since < AWAY:
+                raise AwayError(str(exc)) from exc
+            raise
+        self._away_since = None
+        return channel
+
+    async def _open(self, limit: float) -> Channel:
         sock = await self._connect(limit)
         if self.context is None:
             return Channel(sock)

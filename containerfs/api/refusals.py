@@ -5,6 +5,7 @@ not act on it: no connection came about, the request was cut before its last byt
 was 429, or 503 with Retry-After. If it may have acted, the error is `Uncertain`.
 """
 
+import math
 import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 
 from containerfs.api.call import Call
+from containerfs.api.connecting import AwayError
 from containerfs.api.failures import failure
 from containerfs.api.retry import Refusal, asked_wait, is_retriable
 from containerfs.errors import (
@@ -76,9 +78,8 @@ def refused_by_transport(call: Call, cause: httpx.TransportError, *, is_whole: b
     if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout):
         error: FileSystemError = Unreachable(f"{call}: no connection: {cause}")
         retriable = not any(isinstance(exc, ssl.SSLCertVerificationError) for exc in _chain(cause))
-        return Refusal(
-            error=_caused(error, cause), is_retriable=retriable, most_attempts=QUICK_ATTEMPTS
-        )
+        most = math.inf if isinstance(cause, AwayError) else QUICK_ATTEMPTS
+        return Refusal(error=_caused(error, cause), is_retriable=retriable, most_attempts=most)
     if isinstance(cause, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
         error = Invalid(f"{call}: not a valid request: {cause}")
         return Refusal(error=_caused(error, cause), is_retriable=False)

@@ -3,6 +3,7 @@
 import gzip
 import logging
 import socket
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from containerfs.api.client import connect
+from containerfs.api.client import Client, connect
+from containerfs.api.connecting import AWAY
 from containerfs.api.connection import Connection
 from containerfs.api.transport import AHEAD
 from containerfs.errors import (
@@ -426,6 +428,44 @@ async def test_no_connection_is_unreachable_soon(unused_port: int) -> None:
     async with connect(Connection(base_url=f"http://127.0.0.1:{unused_port}/v1")) as client:
         with pytest.raises(Unreachable, match="refused"):
             await client.create_container(name="x")
+
+
+@pytest.fixture
+async def gone(raw: Any, autojump_clock: trio.testing.MockClock) -> AsyncIterator[Client]:
+    """A client of a server at `raw.port` that has answered, and does not listen any more."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    raw.port = listeners[0].socket.getsockname()[1]
+    raw.answers = [raw.json({"id": "c"}) + raw.CLOSE]
+    async with connect(Connection(base_url=raw.base_url)) as client:
+        async with trio.open_nursery() as serving:
+            serving.start_soon(trio.serve_listeners, raw.serve, listeners)
+            await client.retrieve_container("c")
+            serving.cancel_scope.cancel()
+        yield client
+
+
+async def test_a_server_that_has_just_gone_is_waited_for(
+    raw: Any, gone: Client, nursery: trio.Nursery
+) -> None:
+    async def come_back() -> None:
+        await trio.sleep(AWAY)
+        await trio.serve_tcp(raw.serve, raw.port, host="127.0.0.1")
+
+    nursery.start_soon(come_back)
+    raw.answers = [raw.json({"id": "new"})]
+    assert (await gone.create_container(name="x")).id == "new"
+    assert [request.line.split()[0] for request in raw.requests] == ["GET", "POST"]
+
+
+async def test_a_server_that_stays_away_is_soon_given_up(gone: Client) -> None:
+    took = []
+    for _ in range(3):
+        begun = trio.current_time()
+        with pytest.raises(Unreachable, match="refused"):
+            await gone.create_container(name="x")
+        took.append(trio.current_time() - begun)
+    assert took[0] > AWAY
+    assert max(took[1:]) < 2
 
 
 async def test_what_is_no_http_is_a_server_fault(raw: Any) -> None:
