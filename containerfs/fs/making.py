@@ -1,12 +1,14 @@
 """Making names: containers, directories, symbolic links, pipes and sockets."""
 
+import logging
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from containerfs.api.client import Client
+from containerfs.api.types import Container
 from containerfs.cache.metadata import Metadata
-from containerfs.errors import Exists, NotPermitted
+from containerfs.errors import Exists, FileSystemError, NotPermitted, Uncertain
 from containerfs.fs.attributes import begin
 from containerfs.fs.containers import Containers
 from containerfs.fs.layout import BY_ID
@@ -14,6 +16,8 @@ from containerfs.fs.names import container_name
 from containerfs.fs.nodes import SPECIAL, ContainerDirectory, Directory, Node, Symlink
 from containerfs.fs.permissions import check_can_change
 from containerfs.fs.tree import Tree
+
+log = logging.getLogger(__name__)
 
 
 class Making:
@@ -63,15 +67,46 @@ class Making:
         if self._containers_are_fixed:
             raise NotPermitted("this mount neither makes nor removes containers")
         self._check_free(self._tree.root, name)
-        remote = await self._client.create_container(
-            name=container_name(name), **self._container_settings
-        )
+        known = frozenset(self._tree.containers)
+        asked = container_name(name)
+        try:
+            remote = await self._client.create_container(name=asked, **self._container_settings)
+        except Uncertain as exc:
+            remote = await self._arrived(asked, known=known, lost=exc)
         self._metadata.learn_container(remote)
         container = self._tree.containers.get(remote.id)
         if container is None:
             container = self._containers.add(remote, name)
         self._containers.keep_name(container)
         return container
+
+    async def _arrived(self, name: str, *, known: Collection[str], lost: Uncertain) -> Container:
+        """The container that was made though the answer was lost.
+
+        It is not asked for again where there is none: a list may lag, and what is made twice is
+        billed twice.
+
+        Args:
+            name: That was asked for.
+            known: Ids of the containers there were before.
+
+        Raises:
+            Uncertain: *lost*: the list does not tell of it.
+        """
+        try:
+            listed = await self._metadata.containers(fresh=True)
+        except FileSystemError as exc:
+            log.info("whether container %r was made is not known: %s", name, exc)
+            raise lost from exc
+        made = [
+            each
+            for each in listed.entries
+            if each.name == name and each.id not in known and not each.is_expired
+        ]
+        if len(made) != 1:
+            raise lost
+        log.info("container %r was made, as %s: %s", name, made[0].id, lost)
+        return made[0]
 
     def symlink(
         self, parent: Directory, name: str, target: bytes, *, uid: int, gid: int

@@ -278,3 +278,48 @@ def test_who_removes_the_target_of_a_rename_that_failed_has_it_removed(
     server.set_faults()
     os.remove(box / "new")
     settled_in(looking, {"file": b"content"})
+
+
+# Of a container.
+
+MAKING = {
+    "reset": {"kind": "reset-after", "operation": "create_container"},
+    "cut": {"kind": "cut", "at": 10, "operation": "create_container"},
+    "status": {"kind": "status", "status": 503, "done": True, "operation": "create_container"},
+}
+
+
+@pytest.mark.parametrize("how", MAKING)
+def test_a_container_is_made_once_though_nobody_was_told(server, mount, how):
+    mounted = mount(ttl=3600)
+    (mounted / "other").mkdir()
+    server.set_faults(MAKING[how])
+    (mounted / "box").mkdir()
+    server.set_faults()
+    (mounted / "box" / "file").write_bytes(b"content")
+    assert sorted(os.listdir(mounted.path)) == ["box", "other"]
+    made = server.call("GET", "/v1/containers")["data"]
+    assert sorted(each["name"] for each in made) == ["box", "other"]
+
+
+def test_a_container_that_may_have_been_made_is_not_asked_for_twice(server, mount, errno_of):
+    server.set_faults({"kind": "status", "status": 503, "operation": "create_container"})
+    mounted = mount(ttl=3600)
+    mounted.expect("it may have been done")
+    assert errno_of(os.mkdir, mounted / "box") == "EIO"
+    assert len(server.requests("create_container")) == 1
+    server.set_faults()
+    (mounted / "box").mkdir()
+    assert os.listdir(mounted.path) == ["box"]
+
+
+def test_another_container_of_the_name_is_not_taken_for_one_that_was_not_made(
+    server, mount, errno_of
+):
+    """That there was one, and was expired, is no sign of another."""
+    server.expire(server.new_container("box"))
+    server.set_faults({"kind": "reset", "operation": "create_container"})
+    mounted = mount(ttl=3600)
+    mounted.expect("it may have been done", "answer was lost")
+    assert errno_of(os.mkdir, mounted / "box") in ("EIO", "EHOSTUNREACH")
+    assert os.listdir(mounted.path) == []
