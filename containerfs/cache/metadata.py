@@ -181,9 +181,8 @@ class Metadata:
 
     def forget_container(self, container_id: str) -> None:
         """The container was deleted here: hide it, however long the server lists it."""
-        overlay = self._containers.overlay(ROOT)
+        self._containers.overlay(ROOT).delete(container_id)
         self._forget_creation(self._containers, ROOT, container_id)
-        overlay.deleted[container_id] = trio.current_time()
         with not_remembered(self._state):
             self._state.add_tombstone(ROOT, container_id)
         self._files.forget(container_id)
@@ -192,16 +191,15 @@ class Metadata:
         """*file* was uploaded here, or rewritten under its id: show it from now on."""
         overlay = self._files.overlay(file.container_id)
         self._learn(self._files, file.container_id, file)
+        overlay.unlisted.discard(file.id)
         if overlay.deleted.pop(file.id, None) is not None:
             with not_remembered(self._state):
                 self._state.forget_tombstones(file.container_id, [file.id])
 
     def forget(self, container_id: str, file_id: str) -> None:
         """The file was deleted here: hide it, however long the server lists it."""
-        overlay = self._files.overlay(container_id)
-        overlay.kept.pop(file_id, None)
+        self._files.overlay(container_id).delete(file_id)
         self._forget_creation(self._files, container_id, file_id)
-        overlay.deleted[file_id] = trio.current_time()
         with not_remembered(self._state):
             self._state.add_tombstone(container_id, file_id)
 

@@ -21,11 +21,14 @@ class Overlay(Generic[EntryT]):
     """Our own changes that a listing may not show yet.
 
     Attributes:
+        unlisted: Those of the deleted that were made here and never listed: a list that lags may do
+            so after one that does not have them.
         kept: What is shown, listed or not, while something here is done with it.
     """
 
     created: dict[str, tuple[EntryT, float]] = field(default_factory=dict)
     deleted: dict[str, float] = field(default_factory=dict)
+    unlisted: set[str] = field(default_factory=set)
     missing: dict[str, float] = field(default_factory=dict)
     kept: dict[str, EntryT] = field(default_factory=dict)
 
@@ -47,6 +50,13 @@ class Overlay(Generic[EntryT]):
         """The ids of the objects that are not shown as they are listed."""
         return self.created.keys() | self.deleted.keys() | self.missing.keys()
 
+    def delete(self, id: str) -> None:
+        """It was deleted here."""
+        if self.created.pop(id, None) is not None:
+            self.unlisted.add(id)
+        self.kept.pop(id, None)
+        self.deleted[id] = trio.current_time()
+
     def settle(self, listed: tuple[EntryT, ...], *, begun: float) -> tuple[list[str], list[str]]:
         """Forget the changes that the server's answer to a request of *begun* confirms.
 
@@ -64,7 +74,15 @@ class Overlay(Generic[EntryT]):
         ]
         for id in there:
             del self.created[id]
-        gone = [id for id, since in self.deleted.items() if since < begun and id not in ids]
+        self.unlisted -= ids
+        gone = [
+            id
+            for id, since in self.deleted.items()
+            if since < begun
+            and id not in ids
+            and (id not in self.unlisted or begun - since > OVERLAY_LIFE)
+        ]
         for id in gone:
             del self.deleted[id]
+            self.unlisted.discard(id)
         return there, gone
