@@ -180,6 +180,7 @@ class Sends:
         storage.client.on_pause(self.patience.put_off)
         self.delivery = Delivery(
             containers=shown.containers,
+            metadata=storage.metadata,
             state=storage.state,
             uploader=storage.uploader,
             patience=self.patience,

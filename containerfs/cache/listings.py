@@ -175,16 +175,21 @@ class Listings(Generic[EntryT]):
         self._is_late = False
         self._last_number[key] = arrival.number
         overlay = self.overlay(key)
-        created, deleted = overlay.settle(listed, begun=begun)
-        if created or deleted:
-            with not_remembered(self._state), self._state.transaction():
-                self._state.forget_creations(key, created)
-                self._state.forget_tombstones(key, deleted)
+        if self._fetching.get(key) is arrival:  # else a later one may tell of a time before this
+            self._settle(key, listed, begun=begun)
         took = trio.current_time() - begun
         seconds = life(self._ttl, took=took, entries=len(listed))
         listing = Listing(overlay.over(listed), begun + seconds)
         self._remember(key, listing)
         return listing
+
+    def _settle(self, key: str, listed: tuple[EntryT, ...], *, begun: float) -> None:
+        """Forget the changes made here that the server's own list shows from now on."""
+        created, deleted = self.overlay(key).settle(listed, begun=begun)
+        if created or deleted:
+            with not_remembered(self._state), self._state.transaction():
+                self._state.forget_creations(key, created)
+                self._state.forget_tombstones(key, deleted)
 
     def _remember(self, key: str, listing: Listing[EntryT]) -> None:
         before = self._last.get(key)

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from containerfs.api.types import RemoteFile
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
-from containerfs.fs.moves import Move, made
+from containerfs.fs.moves import Move, are_named_alike, made
 from containerfs.fs.nodes import ContainerDirectory, Directory, File, Node
 from containerfs.fs.objects import Objects
 from containerfs.fs.patterns import NamePatterns
@@ -127,8 +128,7 @@ class Commits:
             return ()
         ids: tuple[str, ...] = ()
         if isinstance(target, File):
-            replaces = target.entry.replaces if target.entry is not None else ()
-            ids = tuple(dict.fromkeys((*target.remote_ids, *replaces)))
+            ids = target.own_ids
             self._removing.forget_file(target)
         else:
             self._empty(target)
@@ -145,6 +145,31 @@ class Commits:
         if late is not None:
             self._empty(late)
             self._tree.orphan(late)
+
+    def put_back(self, file: File, parent: Directory, name: str, moves: list[Move]) -> None:
+        """Undo what a listing did to *file*, which had that place, because of what was sent."""
+        container = parent.container
+        if file.parent is not None or container is None or container.listing is None:
+            return
+        sent = [move.remote for move in moves if move.remote is not None]
+        known = {each.version for move in moves for each in move.source}
+        known.update(each.version for each in sent)
+        before = [each for move in moves if move.file is file for each in move.source]
+
+        def has_its_name(each: RemoteFile) -> bool:
+            return any(are_named_alike(each, old) for old in before)
+
+        others = (each for each in container.listing.entries if each.version not in known)
+        late = parent.children.get(name)
+        if late is None:  # a server may have overwritten it
+            is_ours = any(map(has_its_name, sent))
+        else:
+            is_ours = isinstance(late, File) and any(each in sent for each in late.versions)
+        if not is_ours or any(map(has_its_name, others)):
+            return  # others removed or replaced it
+        if late is not None:
+            self._tree.orphan(late)
+        self._tree.add(parent, file, name)
 
     def _empty(self, directory: Node) -> None:
         """What others have put there meanwhile is found there again by the next listing."""
@@ -175,11 +200,8 @@ class Commits:
         """
         file, remote = move.file, move.remote
         assert remote is not None  # noqa: S101 - all were sent
-        replaces = file.entry.replaces if move.spool is not None and file.entry is not None else ()
         doomed = {
-            (source.remote.id, id): old.path
-            for id in (*replaces, *old.ids)
-            if (source.remote.id, id) not in made
+            (source.remote.id, id): old.path for id in old.ids if (source.remote.id, id) not in made
         }
         if move.spool is not None:
             self._objects.disown(file)

@@ -5,6 +5,7 @@ from functools import partial
 
 from containerfs.api.types import RemoteFile
 from containerfs.cache.listing import Listing
+from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import Expired, Invalid
 from containerfs.fs.arrivals import own_objects
@@ -24,16 +25,18 @@ class Delivery:
         self,
         *,
         containers: Containers,
+        metadata: Metadata,
         state: State,
         uploader: Uploader,
         patience: Patience,
     ) -> None:
         self._containers = containers
+        self._metadata = metadata
         self._state = state
         self._uploader = uploader
         self._patience = patience
         self._flattening = Flattening()
-        self._claimed: set[str] = set()
+        self._claimed: dict[str, RemoteFile] = {}
 
     async def put(
         self,
@@ -72,13 +75,15 @@ class Delivery:
                 certain = self._flattening.certain_name(container, path)
                 if certain is not None:
                     return await self._sent(send, container, certain, may_be_there=may_be_there)
-                async with self._flattening.name(container, path, own=own) as name:
+                claimed = self._claimed.values()
+                async with self._flattening.name(container, path, own=own, claimed=claimed) as name:
                     remote = await self._sent(send, container, name, may_be_there=may_be_there)
                 if self._flattening.is_deep(container.remote.id) and name != upload_name(path):
                     marked = remote
                     try:
                         remote = await send(name=upload_name(path))
                     finally:
+                        self._metadata.forget(container.remote.id, marked.id)
                         await self._uploader.delete(container.remote.id, marked.id)
             except Expired:
                 self._containers.expire(container)
@@ -129,11 +134,11 @@ class Delivery:
 
     def claim(self, remote: RemoteFile) -> None:
         """*remote* is about to be a file's: until `let_go`, when that is recorded, it is known."""
-        self._claimed.add(remote.id)
+        self._claimed[remote.id] = remote
 
     def let_go(self, remote: RemoteFile) -> None:
         """What became of it is recorded."""
-        self._claimed.discard(remote.id)
+        self._claimed.pop(remote.id, None)
 
     def learn(self, container: ContainerDirectory) -> None:
         """Whether the server keeps directories may show in what an earlier mount sent."""
@@ -148,4 +153,4 @@ class Delivery:
     ) -> set[str]:
         """The objects of a container that are known to be something else."""
         listed = {file.id for file in before.entries} if before is not None else set()
-        return own_objects(self._state, container_id) | listed | self._claimed | {*others}
+        return own_objects(self._state, container_id) | listed | {*self._claimed, *others}

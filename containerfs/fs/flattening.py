@@ -2,8 +2,8 @@
 
 Where they are dropped, `d/x` and `x` are one name to the server, and one that overwrites what has a
 name already would lose one file for the other. So what would get the name of another file's object
-is sent under a name of its own; here it has its own path in any case. Where uploads get a prefix,
-none is ever the name of another.
+is sent under a name of its own; here it has its own path in any case. A prefix of uploads says
+nothing of this: one that overwrites may go by the name without it.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable
@@ -22,13 +22,12 @@ class Flattening:
     def __init__(self) -> None:
         self._flat: set[str] = set()  # containers where directories are refused or dropped
         self._deep: set[str] = set()  # and where they were seen to be kept
-        self._prefixed: set[str] = set()  # and where uploads get a prefix
         self._known: set[str] = set()  # those whose files were looked at
         self._under_way: dict[tuple[str, str], tuple[str, trio.Event]] = {}
 
     def is_deep(self, container_id: str) -> bool:
-        """Whether directories were seen to be kept."""
-        return container_id in self._deep
+        """Whether directories were seen to be kept, and never to be refused."""
+        return container_id in self._deep and container_id not in self._flat
 
     def listed(self, container: ContainerDirectory) -> None:
         """Whether they are kept may show in what is listed."""
@@ -43,39 +42,36 @@ class Flattening:
     def learn(self, container: ContainerDirectory, name: str, remote: RemoteFile) -> None:
         """What was sent as *name* has become *remote*."""
         id = container.remote.id
-        is_deep = "/" in name
-        if id in self._prefixed and (id in self._deep or not is_deep):
+        if "/" not in name or id in self._deep:
             return
         short = stripped(remote.path, id=remote.id)
-        if short is not None and not _has_base(remote, name.rpartition("/")[2]):
-            self._prefixed.add(id)  # else what looks like one is the name's own
-        if not is_deep:
-            return
         if len(short or ()) > 1 or _is(remote, name, may_be_flat=False):
             self._deep.add(id)
         elif _is(remote, name, may_be_flat=True):
             self._flat.add(id)
 
     def certain_name(self, container: ContainerDirectory, path: str) -> str | None:
-        """The name to send *path* under; None where it may be another file's: see `name`.
-
-        Even if it can't be, what is sent under it could be taken for another file of the same name
-        that is sent now, should the answer be lost.
-        """
-        name, id = upload_name(path), container.remote.id
+        """The name to send *path* under; None where it may be another file's: see `name`."""
         self._look_at(container)
-        if id in self._deep and (id in self._prefixed or "/" in name):
-            return name.rpartition("/")[2] if id in self._flat else name
-        return None
+        return upload_name(path) if self.is_deep(container.remote.id) else None
 
     @asynccontextmanager
     async def name(
-        self, container: ContainerDirectory, path: str, *, own: Collection[str]
+        self,
+        container: ContainerDirectory,
+        path: str,
+        *,
+        own: Collection[str],
+        claimed: Iterable[RemoteFile],
     ) -> AsyncIterator[str]:
         """The name to send *path* under, inside.
 
+        Even if it can't be another file's, what is sent under it could be taken for another one of
+        the same name that is sent now, should the answer be lost.
+
         Args:
             own: The ids of the objects that it takes the place of.
+            claimed: Objects that are about to be other files', whatever they were before.
         """
         name = upload_name(path)
         id, base = container.remote.id, name.rpartition("/")[2]
@@ -85,7 +81,9 @@ class Flattening:
         is_over = trio.Event()
         self._under_way[key] = path, is_over
         try:
-            is_taken = id not in self._prefixed and self._is_taken(container, path, base, own)
+            is_taken = self._is_taken(container, path, base, own) or any(
+                each.container_id == id and _has_name(each, base, ()) for each in claimed
+            )
             name = marked_name(path) if is_taken else name
             yield name.rpartition("/")[2] if id in self._flat else name
         finally:
@@ -97,25 +95,32 @@ class Flattening:
         id = container.remote.id
         if id in self._known:
             return
-        self._known.add(id)
+        if container.listing is not None:
+            self._known.add(id)
         for file in container.files.values():
             remote = file.remote
             if file.parent is container or file.parent is None or remote is None:
                 continue
+            if file.spool is not None:
+                continue  # the server may have it under the name that it had before
             if "/" not in remote.path.removeprefix(DATA):
-                self.learn(container, upload_name(file.path), remote)
-                return
+                for name in (upload_name(file.path), marked_name(file.path)):
+                    self.learn(container, name, remote)
+                if id in self._flat:
+                    return
 
     def _is_taken(
         self, container: ContainerDirectory, path: str, base: str, own: Collection[str]
     ) -> bool:
         """Whether another file's object has the name *base* on the server."""
         if container.remote.id in self._flat:
-            others = [file for file in container.files.values() if file.path != path]
-        else:  # nothing has gone into a directory yet
-            top = container.children.get(base)
-            others = [top] if "/" in path and isinstance(top, File) else []
-        return any(_has_name(file.remote, base, own) for file in others)
+            return any(
+                _has_name(file.remote, base, own)
+                for file in container.files.values()
+                if file.remote is not None and file.remote.path.endswith(base)  # few, and soon told
+            )
+        top = container.children.get(base)  # nothing has gone into a directory yet
+        return "/" in path and isinstance(top, File) and _has_name(top.remote, base, own)
 
 
 def keeps_directories(listed: Iterable[RemoteFile]) -> bool:
@@ -166,6 +171,8 @@ def _has_name(remote: RemoteFile | None, base: str, own: Collection[str]) -> boo
 
 
 def _has_base(remote: RemoteFile, base: str) -> bool:
-    return remote.path.endswith(base) and components(remote.path, id=remote.id)[-1:] == components(
-        DATA + base, id=remote.id
-    )
+    if not remote.path.endswith(base):
+        return False
+    wanted = components(DATA + base, id=remote.id)
+    shown = components(remote.path, id=remote.id), stripped(remote.path, id=remote.id) or ()
+    return any(each[-1:] == wanted for each in shown)

@@ -25,6 +25,7 @@ class Move:
         kept: What it showed as the rename began: it stays in its place until that is over.
         remote: The object under the new name, once it is there.
         intent: Number of the record that it is to be sent.
+        over: The ids of other files' objects that it may take the place of.
         lost: What may have arrived although it failed: the record stays.
         spool: What was sent, where it was unsent content.
     """
@@ -38,6 +39,7 @@ class Move:
     remote: RemoteFile | None = None
     spool: Spool | None = None
     intent: int | None = None
+    over: tuple[str, ...] = ()
     lost: tuple[Fingerprint, ...] = ()
 
     def begin_reading(self) -> None:
@@ -48,7 +50,7 @@ class Move:
     def replaced(self) -> tuple[str, ...]:
         """The ids of the objects that the new one takes the place of."""
         if self.spool is not None:
-            return self.file.remote_ids
+            return self.file.own_ids
         now = {each.id: each.version for each in self.file.versions}
         return tuple(
             each.id for each in self.source if now.get(each.id, each.version) == each.version

@@ -187,6 +187,17 @@ class File(Node):
         """The ids of those."""
         return tuple(file.id for file in self.versions)
 
+    @property
+    def own_ids(self) -> tuple[str, ...]:
+        """The same, and those that its unsent content takes the place of, but for what is another
+        file's by now: a server may keep the id of what it overwrites.
+        """
+        replaced = self.entry.replaces if self.entry is not None else ()
+        ids = dict.fromkeys((*self.remote_ids, *replaced))
+        container = self.container
+        files = container.files if container is not None else {}
+        return tuple(id for id in ids if files.get(id, self) is self)
+
 
 class Directory(Node):
     """A directory; `subdirectories` counts those among its entries."""

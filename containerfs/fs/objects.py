@@ -62,6 +62,9 @@ class Objects:
         other = container.files.get(remote.id)
         if other is not None and other is not file:
             self.vanished(container, other, replaced=False)
+            if other.local is not None and other.local.file_id == remote.id:
+                other.local.file_id = None  # a server may keep the id of what is overwritten
+                self._tree.save(other)
         if file.remote is not None:
             self._tree.unindex(container, file.remote.id, file)
         file.remote, file.older = remote, ()

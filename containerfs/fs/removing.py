@@ -141,12 +141,12 @@ class Removing:
         container = file.container  # a directory above it may have got into another one
         if container is None:
             raise NotFound(f"{file.name!r} is gone")
-        ids = dict.fromkeys((*file.remote_ids, *(file.entry.replaces if file.entry else ())))
+        ids = file.own_ids
         if file.opens and file.spool is None and file.size != 0 and file.remote is not None:
             await self.keep_content(file)
         for id in reversed(ids):  # the newest last: what is shown goes when nothing is below it
             if container.files.get(id, file) is not file:
-                continue  # a server that keeps the id of what is overwritten: it is another's now
+                continue  # it has become another's since
             await self._uploader.remove(container.remote.id, id)
             self._metadata.forget(container.remote.id, id)
 

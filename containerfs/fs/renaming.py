@@ -150,6 +150,8 @@ class Renaming:
                 await self._removing.keep_content(target)
             locks.callback(self._transfer.thaw, moves)
             self._transfer.keep(moves)
+            for move in moves:
+                move.over = target.own_ids if isinstance(target, File) else ()
             await self._send(moves, check_unchanged)
             gone = await self._transfer.delete_source(moves, target)
             doomed = self._commits.commit(node, new, new_name, target, moves)
@@ -177,11 +179,15 @@ class Renaming:
             (other, first, one_path),
         )
         parents = one.parent, other.parent
+        moves: list[Move] = []
+        places: list[tuple[File, Directory, str]] = []
 
         def plan() -> list[Move]:
             return [move for each in plans for move in self._plans.plan(*each)]
 
         def check_unchanged() -> None:
+            for place in places:
+                self._commits.put_back(*place, moves)
             are_there = (one.parent, other.parent) == parents
             if not are_there or (one.path, other.path) != (one_path, other_path):
                 raise Stale(f"{one_path!r} or {other_path!r} changed meanwhile")
@@ -191,7 +197,14 @@ class Renaming:
             await self._lost_answers.settle(held)
             check_unchanged()
             moves = plan()
+            places = [
+                (move.file, move.file.parent, move.file.name)
+                for move in moves
+                if move.file.parent is not None
+            ]
+            ids = tuple(id for move in moves for id in move.file.remote_ids)
             for move in moves:  # a server may overwrite by name: have all content here first
+                move.over = ids
                 if move.file.spool is None:
                     move.content = await self._transfer.read(move)
                     locks.callback(self._store.unpin, move.content)

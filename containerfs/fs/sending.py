@@ -6,6 +6,7 @@ frozen: a write that comes meanwhile goes to a copy, so no upload ever mixes two
 
 import logging
 from collections import deque
+from collections.abc import Collection
 from functools import partial
 
 import trio
@@ -110,11 +111,18 @@ class Sending:
                 await self._conflicts.resolve(container, file)
 
     async def upload(
-        self, file: File, *, container: ContainerDirectory, path: str, alone: bool = True
+        self,
+        file: File,
+        *,
+        container: ContainerDirectory,
+        path: str,
+        over: Collection[str] = (),
+        alone: bool = True,
     ) -> RemoteFile:
         """Send the spool of *file* as *path*; `file.changing` is held.
 
         Args:
+            over: The ids of other objects that it may take the place of.
             alone: That it is about to be sent is recorded at once, as somebody waits for this file;
                 else in a moment, with others.
 
@@ -145,7 +153,7 @@ class Sending:
                     path=path,
                     fd=spool.fd,
                     size=spool.size,
-                    own=(*entry.replaces, *file.remote_ids),
+                    own=(*file.own_ids, *over),
                     may_be_there=was_sending,
                     others=entry.others,
                 )
@@ -195,9 +203,7 @@ class Sending:
         """
         entry = file.entry
         assert entry is not None  # noqa: S101 - it was just sent
-        replaced = [
-            id for id in dict.fromkeys((*entry.replaces, *file.remote_ids)) if id != remote.id
-        ]
+        replaced = [id for id in file.own_ids if id != remote.id]
         is_newest = file.spool is spool
         with self._state.transaction():
             if is_newest:

@@ -194,7 +194,7 @@ class Transfer:
                         path=move.path,
                         fd=fd,
                         size=size,
-                        own=file.remote_ids,
+                        own=(*file.remote_ids, *move.over),
                     )
                     self._delivery.claim(move.remote)
                 except FileSystemError as exc:
@@ -210,7 +210,9 @@ class Transfer:
     async def _send_unsent(self, move: Move, spool: Spool) -> None:
         entry, container, path = move.file.entry, move.container, move.path
         try:
-            move.remote = await self._sending.upload(move.file, container=container, path=path)
+            move.remote = await self._sending.upload(
+                move.file, container=container, path=path, over=move.over
+            )
         except FileSystemError:
             if entry is not None:  # what is known of its rename is known without it
                 lost = [each for each in entry.lost if each[:2] == (container.remote.id, path)]

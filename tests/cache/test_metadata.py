@@ -361,6 +361,27 @@ async def test_what_was_made_and_deleted_here_is_not_hidden_for_ever(
     assert not state.tombstones()
 
 
+async def test_what_was_changed_here_stays_so_though_two_listings_are_answered_crosswise(
+    metadata, client, nursery, mock_clock
+):
+    client.files = [remote("old")]
+    await ids(metadata)
+    metadata.learn(remote("new"))
+    metadata.forget("c", "old")
+    mock_clock.jump(TTL + 0.1)
+    client.is_held = True
+    client.files = [remote("new")]
+    Asking(metadata, nursery)
+    await wait_all_tasks_blocked()
+    client.files = [remote("old")]  # a list that lags, as another of its servers has it
+    Asking(metadata, nursery, fresh=True)
+    await wait_all_tasks_blocked()
+    for gate in client.gates:
+        gate.set()
+        await wait_all_tasks_blocked()
+    assert await ids(metadata) == ["new"]
+
+
 async def test_a_listing_of_before_the_deletion_does_not_confirm_it(
     client, metadata, nursery, mock_clock
 ):

@@ -108,6 +108,30 @@ async def test_a_file_that_would_come_into_a_directory_that_has_another_name_by_
     assert service.truth(box) == [("e/a", b"content")]
 
 
+async def test_what_the_model_makes_of_an_open_file_that_is_exchanged_stays(service, box, tree):
+    for name in ("a", "b"):
+        service.write(box, f"/mnt/data/{name}", name.encode())
+    await tree.refresh(box.name)
+    handle = await tree.open(f"{box.name}/a")
+    (id,) = [file["id"] for file in service.files(box) if file["path"].endswith("a")]
+    service.set_faults(SLOW)
+    async with trio.open_nursery() as nursery:
+
+        async def rename():
+            with pytest.raises(Stale):
+                await tree.rename(f"{box.name}/a", f"{box.name}/b", EXCHANGE)
+
+        nursery.start_soon(rename)
+        await tree.until(lambda: service.fired(0))
+        body = {"content_base64": "QUJD", "same_id": True}
+        service.admin("PUT", f"/admin/files/{box}/{id}", body)
+        await tree.refresh(box.name)
+    assert await handle.read() == b"a"
+    await handle.close()
+    await tree.refresh(box.name)
+    assert await tree.all(box.name) == {"a": b"ABC", "b": b"b"}
+
+
 async def test_a_file_that_others_replace_while_it_is_open_and_exchanged_stays_theirs(
     service, box, machines
 ):
@@ -195,6 +219,32 @@ async def test_what_is_listed_under_its_new_name_before_the_rename_is_over_stays
         assert await tree.all(box.name) == {path: b"content"}
         await tree.refresh(box.name)
     assert service.truth(box) == [(path, b"content")]
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("behaviours", [{}, {"slashes": "flatten", "same_name": "overwrite"}])
+@pytest.mark.parametrize("fault", [LATE, SLOW | {"after": 1}])
+async def test_what_is_listed_before_two_names_are_exchanged_stays(
+    service, box, tree, fault, behaviours, is_open
+):
+    service.set_behaviours(**behaviours)
+    await tree.mkdir(f"{box.name}/d")
+    await tree.write(f"{box.name}/d/a", b"one")
+    await tree.write(f"{box.name}/b", b"another")
+    before = service.files(box)
+    handles = [await tree.open(f"{box.name}/{name}") for name in ("d/a", "b") if is_open]
+    service.set_faults(fault)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.rename, f"{box.name}/d/a", f"{box.name}/b", EXCHANGE)
+        await tree.until(lambda: service.fired(0) and service.files(box) != before)
+        await tree.refresh(box.name)
+    assert [await handle.read() for handle in handles] == [b"one", b"another"][: len(handles)]
+    for handle in handles:
+        await handle.close()
+    for _ in range(2):
+        assert await tree.all(box.name) == {"b": b"one", "d/a": b"another"}
+        await tree.refresh(box.name)
+    assert sorted(data for _, data in service.truth(box)) == [b"another", b"one"]
 
 
 async def test_what_is_not_listed_any_more_before_the_rename_is_over_stays(service, box, tree):

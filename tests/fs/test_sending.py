@@ -383,10 +383,11 @@ async def test_a_name_is_the_same_here_after_a_remount_and_elsewhere(
 
 @pytest.mark.parametrize("same_name", ["overwrite", "overwrite_keep_id", "add"])
 @pytest.mark.parametrize("slashes", ["flatten", "refuse", "keep"])
+@pytest.mark.parametrize("naming", ["plain", "hash"])
 async def test_files_of_one_name_are_kept_apart_where_the_server_overwrites(
-    service, box, mounting, slashes, same_name
+    service, box, mounting, slashes, same_name, naming
 ):
-    service.set_behaviours(naming="plain", slashes=slashes, same_name=same_name)
+    service.set_behaviours(naming=naming, slashes=slashes, same_name=same_name)
     files = {"a": b"top", "d/a": b"middle", "d/e/a": b"deep", "d/b": b"below", "b": b"above"}
     async with mounting() as tree:
         await tree.mkdir(f"{box.name}/d")
