@@ -76,7 +76,7 @@ async def test_who_was_woken_for_a_request_that_another_one_took_waits_on(pipe):
 
 async def test_a_request_that_is_there_is_received_without_a_pause(pipe):
     reader, writer = pipe
-    receiving = Receiving(is_busy=idle)
+    receiving = Receiving(is_busy=idle, turn=60)
     os.write(writer, b"abc")
     assert await receive(receiving, reader) == b"a"
     with trio.testing.assert_no_checkpoints():
