@@ -200,9 +200,7 @@ class Metadata:
 
     def forget(self, container_id: str, file_id: str) -> None:
         """The file was deleted here: hide it, however long the server lists it."""
-        overlay = self._files.overlay(container_id)
-        overlay.kept.pop(file_id, None)
-        overlay.delete(file_id)
+        self._files.overlay(container_id).delete(file_id)
         self._forget_creation(self._files, container_id, file_id)
         with not_remembered(self._state):
             self._state.add_tombstone(container_id, file_id)

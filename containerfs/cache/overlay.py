@@ -55,6 +55,7 @@ class Overlay(Generic[EntryT]):
         """The object was deleted here."""
         if self.created.pop(id, None) is not None:
             self.unlisted.add(id)
+        self.kept.pop(id, None)
         self.deleted[id] = trio.current_time()
 
     def settle(self, listed: tuple[EntryT, ...], *, begun: float) -> tuple[list[str], list[str]]:

@@ -71,8 +71,13 @@ def begin_anew(download: Download, body: Body) -> None:
         AnotherVersion: Some of it was read, and may not be mixed with this.
     """
     if download.is_read:
-        raise AnotherVersion(
-            f"file {download.file.id}: it became another one while it was read",
-            request_id=body.request_id,
-        )
+        raise another_version(download, body)
     download.forget()
+
+
+def another_version(download: Download, body: Body) -> AnotherVersion:
+    """What who has read of *download* is told, now that *body* is of another version."""
+    return AnotherVersion(
+        f"file {download.file.id}: it became another one while it was read",
+        request_id=body.request_id,
+    )

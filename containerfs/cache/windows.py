@@ -18,9 +18,9 @@ from containerfs.cache.cachefile import Content
 from containerfs.cache.content import ContentStore
 from containerfs.cache.download import Download
 from containerfs.cache.plausibility import total_size
-from containerfs.cache.versions import Versions
+from containerfs.cache.versions import Versions, another_version
 from containerfs.cache.window import PIECE, Window
-from containerfs.errors import AnotherVersion, FileSystemError, NoSpace, ServerFault, WrongLength
+from containerfs.errors import FileSystemError, NoSpace, ServerFault, WrongLength
 
 log = logging.getLogger(__name__)
 
@@ -202,10 +202,7 @@ class Windows:
 
     async def _check_version(self, download: Download, body: Body) -> None:
         if not await self._versions.is_same(download, body):
-            download.error = AnotherVersion(
-                f"file {download.file.id}: it became another one while it was read",
-                request_id=body.request_id,
-            )
+            download.error = another_version(download, body)
             raise download.error
 
     async def _receive(self, window: Window, body: Body) -> None:

@@ -1,5 +1,7 @@
 """What is changed while a rename is under way, by others or here, is neither lost nor mixed up."""
 
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 
@@ -8,6 +10,16 @@ from containerfs.errors import Invalid, Stale
 EXCHANGE = 2
 SLOW = {"kind": "latency", "operation": "create_file", "seconds": 0.5, "count": 1}
 LATE = {"kind": "stall-body", "operation": "create_file", "at": 1, "seconds": 0.5, "count": 1}
+
+
+@asynccontextmanager
+async def slowly_renaming(service, tree, old, new):
+    """Inside, the server has begun to receive *new*; the rename is over afterwards."""
+    service.set_faults(SLOW)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tree.rename, old, new)
+        await tree.until(lambda: service.fired(0))
+        yield
 
 
 @pytest.fixture
@@ -42,10 +54,7 @@ async def test_what_another_machine_writes_to_a_file_stays(service, box, machine
 async def test_what_the_model_writes_under_the_same_id_stays(service, box, tree):
     service.write(box, "/mnt/data/a", b"first")
     await tree.refresh(box.name)
-    service.set_faults(SLOW)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(tree.rename, f"{box.name}/a", f"{box.name}/b")
-        await tree.until(lambda: service.fired(0))
+    async with slowly_renaming(service, tree, f"{box.name}/a", f"{box.name}/b"):
         service.write(box, "/mnt/data/a", b"second, and longer")
         await tree.refresh(box.name)
     await tree.refresh(box.name)
@@ -77,10 +86,7 @@ async def test_what_another_machine_puts_into_the_empty_directory_that_is_replac
     for name in ("d", "e"):
         await tree.mkdir(f"{box.name}/{name}")
     await tree.write(f"{box.name}/d/a", b"content")
-    service.set_faults(SLOW)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(tree.rename, f"{box.name}/d", f"{box.name}/e")
-        await tree.until(lambda: service.fired(0))
+    async with slowly_renaming(service, tree, f"{box.name}/d", f"{box.name}/e"):
         service.write(box, "/mnt/data/e/below/other", b"other")
         await tree.refresh(box.name)
     await tree.refresh(box.name)
@@ -189,10 +195,7 @@ async def test_a_file_that_is_removed_while_its_directory_goes_to_another_contai
     for path in ("d", "d/below"):
         await tree.mkdir(f"{one.name}/{path}")
     await tree.write(f"{one.name}/d/below/a", b"content")
-    service.set_faults(SLOW)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(tree.rename, f"{one.name}/d", f"{two.name}/d")
-        await tree.until(lambda: service.fired(0))
+    async with slowly_renaming(service, tree, f"{one.name}/d", f"{two.name}/d"):
         await tree.unlink(f"{one.name}/d/below/a")
     await tree.refresh(two.name)
     assert await tree.all(two.name) == {}
