@@ -32,7 +32,7 @@ from containerfs.upload.journal import Entry, Journal
 
 log = logging.getLogger(__name__)
 
-RESEND_WAITS = (0.5, 1.0, 2.0)  # seconds before an upload is repeated whose answer was lost
+RESEND_WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before an upload is repeated whose answer was lost
 FIRST_RETRY = 5.0  # seconds before a failed upload is tried again in the background; doubles
 LAST_RETRY = 300.0
 PUT_OFF_AFTER = 1.0  # seconds between attempts to delete, where somebody waits who has all else
