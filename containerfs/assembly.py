@@ -12,20 +12,20 @@ import trio
 from containerfs.api.client import Client
 from containerfs.cache.state import State
 from containerfs.errors import FileSystemError
-from containerfs.fs.attributes import Owner, now_ns
-from containerfs.fs.backups import Backups
-from containerfs.fs.committing import Commits
-from containerfs.fs.doubts import Doubts
-from containerfs.fs.making import Making
-from containerfs.fs.moves import Plans
-from containerfs.fs.nodes import Directory
-from containerfs.fs.notifying import Notifier
+from containerfs.fs.entries.committing import Commits
+from containerfs.fs.entries.making import Making
+from containerfs.fs.entries.removing import Removing
+from containerfs.fs.entries.renaming import Renaming
+from containerfs.fs.entries.transfer import Transfer
+from containerfs.fs.files.backups import Backups
+from containerfs.fs.kernel.notifying import Notifier
+from containerfs.fs.names.patterns import NamePatterns
 from containerfs.fs.operations import Operations
-from containerfs.fs.patterns import NamePatterns
-from containerfs.fs.removing import Removing
-from containerfs.fs.renaming import Renaming
-from containerfs.fs.transfer import Transfer
-from containerfs.fs.xattrs import Xattrs
+from containerfs.fs.outgoing.doubts import Doubts
+from containerfs.fs.outgoing.moves import Plans
+from containerfs.fs.tree.attributes import Owner, now_ns
+from containerfs.fs.tree.nodes import Directory
+from containerfs.fs.tree.xattrs import Xattrs
 from containerfs.options import Options
 from containerfs.parts import OpenFiles, Sends, Shown, Storage
 

@@ -19,8 +19,8 @@ from containerfs.accounts import Account
 from containerfs.api.client import Client, connect
 from containerfs.api.connection import Connection
 from containerfs.assembly import STOP_TIMEOUT, Mount
+from containerfs.fs.kernel.receiving import Receiving
 from containerfs.fs.operations import Operations
-from containerfs.fs.receiving import Receiving
 from containerfs.mountpoint import MountError, read_far_ahead
 from containerfs.options import Options
 

@@ -40,6 +40,12 @@ MAY_IMPORT["daemon"] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["__main__"] = {"cli"}
 
+# Inside `fs`, from the bottom to the top: a folder or module imports only those before it.
+FS = (
+    *("turns", "patience"),
+    *("names", "tree", "kernel", "outgoing", "listings", "files", "entries", "operations"),
+)
+
 # Where each library outside the standard one may be imported: layers or modules.
 DOORS = {
     "trio": ANYWHERE,
@@ -49,7 +55,7 @@ DOORS = {
     "uvicorn": {"server"},
     "httptools": {"server"},
     "python_multipart": {"server"},
-    "pyfuse3": {"fs/operations.py", "fs/boundary.py", "fs/kernel.py", "daemon.py"},
+    "pyfuse3": {"fs/operations.py", "fs/kernel/boundary.py", "fs/kernel/pages.py", "daemon.py"},
     "click": {"cli"},
     "rich": {"cli"},
     "yaml": {"cli"},
@@ -92,6 +98,14 @@ def test_a_layer_imports_only_what_is_below_it(module):
     here = layer(module)
     assert here in MAY_IMPORT, f"{module} belongs to no layer"
     assert imported_layers(module) <= MAY_IMPORT[here] | {here}
+
+
+@pytest.mark.parametrize("module", [each for each in MODULES if each.parts[0] == "fs"], ids=str)
+def test_a_part_of_the_file_system_imports_only_what_is_below_it(module):
+    here = module.parts[1].removesuffix(".py")
+    ours = {names[2] for names in imported(module) if names[:2] == ("containerfs", "fs")}
+    allowed = () if here == "__init__" else FS[: FS.index(here) + 1]
+    assert ours <= set(allowed)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)

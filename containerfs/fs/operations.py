@@ -14,25 +14,25 @@ import pyfuse3
 import trio
 
 from containerfs.errors import IsADirectory, NotFound, NotPermitted, Stale
-from containerfs.fs.attributes import Change, Owner, fill, storable
-from containerfs.fs.boundary import boundary
-from containerfs.fs.browsing import Browsing
-from containerfs.fs.closing import Closing
-from containerfs.fs.handles import DOTS
-from containerfs.fs.making import Making
-from containerfs.fs.names import NAME_MAX, from_kernel, to_kernel
-from containerfs.fs.namespace import Namespace
-from containerfs.fs.nodes import Directory, File, Node, Symlink
-from containerfs.fs.notifying import is_own_thread
-from containerfs.fs.opening import Opening
-from containerfs.fs.reading import Reading
-from containerfs.fs.removing import Removing
-from containerfs.fs.renaming import Renaming
-from containerfs.fs.sending import Sending
-from containerfs.fs.tree import Tree
-from containerfs.fs.uncertain import UncertainRenames
-from containerfs.fs.writing import Writing
-from containerfs.fs.xattrs import Xattrs
+from containerfs.fs.entries.making import Making
+from containerfs.fs.entries.removing import Removing
+from containerfs.fs.entries.renaming import Renaming
+from containerfs.fs.files.closing import Closing
+from containerfs.fs.files.opening import Opening
+from containerfs.fs.files.reading import Reading
+from containerfs.fs.files.writing import Writing
+from containerfs.fs.kernel.boundary import boundary
+from containerfs.fs.kernel.handles import DOTS
+from containerfs.fs.kernel.notifying import is_own_thread
+from containerfs.fs.listings.browsing import Browsing
+from containerfs.fs.listings.namespace import Namespace
+from containerfs.fs.names.names import NAME_MAX, from_kernel, to_kernel
+from containerfs.fs.outgoing.sending import Sending
+from containerfs.fs.outgoing.uncertain import UncertainRenames
+from containerfs.fs.tree.attributes import Change, Owner, fill, storable
+from containerfs.fs.tree.nodes import Directory, File, Node, Symlink
+from containerfs.fs.tree.tree import Tree
+from containerfs.fs.tree.xattrs import Xattrs
 from containerfs.upload.outstanding import Outstanding
 
 log = logging.getLogger(__name__)

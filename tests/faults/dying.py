@@ -27,8 +27,8 @@ from containerfs.api.connection import Connection
 from containerfs.api.listing import all_files
 from containerfs.assembly import Mount
 from containerfs.cache.state import State, open_state
-from containerfs.fs.names import stripped
-from containerfs.fs.nodes import File
+from containerfs.fs.names.names import stripped
+from containerfs.fs.tree.nodes import File
 from containerfs.options import Options
 
 Model = dict[str, str]

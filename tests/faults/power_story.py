@@ -26,7 +26,7 @@ from containerfs import mountpoint
 from containerfs.api.client import connect
 from containerfs.api.connection import Connection
 from containerfs.api.listing import all_files
-from containerfs.fs.names import stripped
+from containerfs.fs.names.names import stripped
 
 BOX = "box"
 PATIENCE = 60  # seconds that anything may take

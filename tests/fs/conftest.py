@@ -49,9 +49,9 @@ from containerfs.api.connection import Connection
 from containerfs.assembly import Mount
 from containerfs.cache.state import open_state
 from containerfs.errors import FileSystemError, NotFound
-from containerfs.fs.inodes import ROOT_INO
-from containerfs.fs.names import stripped
-from containerfs.fs.nodes import Directory, File, Node
+from containerfs.fs.names.names import stripped
+from containerfs.fs.tree.inodes import ROOT_INO
+from containerfs.fs.tree.nodes import Directory, File, Node
 from containerfs.options import Options
 from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.journal import Journal

@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.state import open_state
-from containerfs.fs.amending import difference
-from containerfs.fs.inodes import Inodes
-from containerfs.fs.layout import own_path, place_files
-from containerfs.fs.nodes import ContainerDirectory, File
-from containerfs.fs.objects import Objects
-from containerfs.fs.places import Places
-from containerfs.fs.reconciling import Reconciliation
-from containerfs.fs.tree import Tree
+from containerfs.fs.names.layout import own_path, place_files
+from containerfs.fs.tree.amending import difference
+from containerfs.fs.tree.inodes import Inodes
+from containerfs.fs.tree.nodes import ContainerDirectory, File
+from containerfs.fs.tree.objects import Objects
+from containerfs.fs.tree.places import Places
+from containerfs.fs.tree.reconciling import Reconciliation
+from containerfs.fs.tree.tree import Tree
 from containerfs.upload.journal import Journal
 from containerfs.upload.spools import SpoolDirectory
 

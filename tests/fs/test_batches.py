@@ -6,7 +6,7 @@ import trio.testing
 
 from containerfs.cache.state import LocalNode, open_state
 from containerfs.errors import LocalFault
-from containerfs.fs.batches import Batches
+from containerfs.fs.outgoing.batches import Batches
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from containerfs.api.types import RemoteFile
 from containerfs.cache.state import LocalNode
-from containerfs.fs.certainty import Certainty
-from containerfs.fs.layout import own_path, place_files
+from containerfs.fs.names.certainty import Certainty
+from containerfs.fs.names.layout import own_path, place_files
 
 A, B = "a" * 32 + "-", "b" * 32 + "-"
 

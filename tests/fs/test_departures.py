@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from containerfs.fs.departures import MOST, Departures
+from containerfs.fs.outgoing.departures import MOST, Departures
 
 
 async def test_each_is_sent_at_its_time_whatever_the_order_of_coming(autojump_clock, nursery):

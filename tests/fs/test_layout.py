@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from containerfs.api.types import Container, RemoteFile
-from containerfs.fs.layout import BY_ID, place_containers, place_files
-from containerfs.fs.names import components, escape_id, plain, stripped, tailed
+from containerfs.fs.names.layout import BY_ID, place_containers, place_files
+from containerfs.fs.names.names import components, escape_id, plain, stripped, tailed
 
 A, B = "a" * 32 + "-", "b" * 32 + "-"
 

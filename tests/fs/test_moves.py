@@ -3,9 +3,9 @@
 import pytest
 
 from containerfs.api.types import RemoteFile
-from containerfs.fs.flattening import is_sent_as
-from containerfs.fs.moves import may_be_named
-from containerfs.fs.names import marked_name, upload_name
+from containerfs.fs.names.names import marked_name, upload_name
+from containerfs.fs.outgoing.flattening import is_sent_as
+from containerfs.fs.outgoing.moves import may_be_named
 
 PREFIX = "0" * 32 + "-"
 NAMES = ["a", ".a.b", "a%b", "a%2Fb", "a~1.c", "%2E%2E", ".outside", "\udce9.a", "\xa0", "x" * 250]

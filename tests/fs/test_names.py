@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from containerfs.errors import Invalid, NameTooLong
-from containerfs.fs.names import (
+from containerfs.fs.names.names import (
     NAME_MAX,
     OUTSIDE,
     components,

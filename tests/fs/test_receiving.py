@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from containerfs.fs.receiving import Receiving
+from containerfs.fs.kernel.receiving import Receiving
 
 
 @pytest.fixture

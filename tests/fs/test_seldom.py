@@ -1,6 +1,6 @@
 """Seldom members: there only for as long as they are not the default."""
 
-from containerfs.fs.nodes import File
+from containerfs.fs.tree.nodes import File
 
 
 def a_file():

@@ -12,7 +12,7 @@ from containerfs.errors import (
     TooLarge,
     Uncertain,
 )
-from containerfs.fs.names import components, upload_name
+from containerfs.fs.names.names import components, upload_name
 
 LOST = {"kind": "reset-after", "operation": "create_file"}
 

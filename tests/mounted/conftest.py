@@ -83,7 +83,7 @@ HUNG = 300  # seconds of one test after which a mount is killed, so that no call
 HUNG_DEEP = 3600  # the same of a deep test
 _ENTRY = re.compile(r"\d{4}-\d\d-\d\d \S+ (DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
 # What a program was told by an errno, too.
-_TOLD = re.compile(r" WARNING containerfs\.fs\.boundary: (?!\w+: no answer)")
+_TOLD = re.compile(r" WARNING containerfs\.fs\.kernel\.boundary: (?!\w+: no answer)")
 _PREFIX = re.compile(r"(^|/)[0-9a-f]{32}-(?=[^/]+$)")
 
 

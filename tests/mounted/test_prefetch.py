@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from containerfs.fs.prefetch import PARALLEL
-from containerfs.fs.scanning import FIRST_WINDOW, GAP
+from containerfs.fs.files.prefetch import PARALLEL
+from containerfs.fs.files.scanning import FIRST_WINDOW, GAP
 
 COUNT = 400
 

@@ -20,7 +20,7 @@ from containerfs.api.listing import all_containers, all_files
 from containerfs.assembly import Mount
 from containerfs.cache.state import open_state
 from containerfs.errors import FileSystemError
-from containerfs.fs.inodes import ROOT_INO
+from containerfs.fs.tree.inodes import ROOT_INO
 from containerfs.options import Options
 
 WHO = SimpleNamespace(uid=os.getuid(), gid=os.getgid(), pid=0, umask=0o022)

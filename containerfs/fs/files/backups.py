@@ -1,0 +1,61 @@
+"""Files that an editor renamed to a temporary name: the old content, until it is not needed.
+
+A backup keeps its object on the server: until the editor's new file has arrived there, it may be
+the only copy. When the mount stops cleanly, a backup whose file has been saved anew becomes local
+like every other temporary file, and its object is deleted.
+"""
+
+import logging
+
+from containerfs.errors import FileSystemError
+from containerfs.fs.files.spooling import Spooling
+from containerfs.fs.names.names import components, stripped
+from containerfs.fs.names.patterns import NamePatterns
+from containerfs.fs.tree.nodes import ContainerDirectory, File
+from containerfs.fs.tree.tree import Tree
+from containerfs.upload.uploader import Uploader
+
+log = logging.getLogger(__name__)
+
+
+class Backups:
+    """Retires backups at the end of a mount."""
+
+    def __init__(
+        self, *, tree: Tree, spooling: Spooling, uploader: Uploader, scratch: NamePatterns
+    ) -> None:
+        self._tree = tree
+        self._spooling = spooling
+        self._uploader = uploader
+        self._scratch = scratch
+
+    async def retire(self) -> None:
+        """Make every backup local that is not needed on the server any more."""
+        for container in list(self._tree.containers.values()):
+            for file in list(container.files.values()):
+                if self._is_retired(container, file):
+                    try:
+                        await self._retire(container, file)
+                    except FileSystemError as exc:
+                        log.warning("backup %r stays on the server: %s", file.path, exc)
+
+    def _is_retired(self, container: ContainerDirectory, file: File) -> bool:
+        if container.is_snapshot or file.parent is None or file.remote is None:
+            return False
+        if not self._scratch.matches(file.name):
+            return False
+        parts = components(file.remote.path, id=file.remote.id)
+        short = stripped(file.remote.path, id=file.remote.id)
+        saved = self._tree.find(container, "/".join(short or parts))
+        return (
+            isinstance(saved, File)
+            and saved is not file
+            and saved.remote is not None
+            and not saved.is_dirty
+        )
+
+    async def _retire(self, container: ContainerDirectory, file: File) -> None:
+        ids = file.remote_ids
+        await self._spooling.make_local(file)
+        for id in ids:
+            await self._uploader.delete(container.remote.id, id, path=file.path)

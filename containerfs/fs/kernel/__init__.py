@@ -1,0 +1,1 @@
+"""The kernel: how it asks, by which numbers, and what it has cached."""

@@ -1,0 +1,1 @@
+"""What the server has: asked for when something is looked at, and brought into the tree."""

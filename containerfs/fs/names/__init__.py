@@ -1,0 +1,1 @@
+"""Names, and where each listed object is shown: plain functions, which need no tree."""

@@ -1,0 +1,1 @@
+"""What the server has not got: changed files are sent, and each one's last content wins."""
