@@ -110,7 +110,6 @@ async def both_ends(fetch: FetchEnd[T], *, tell: Tell[T] | None = None) -> tuple
         await newest.step()
         if newest.is_over:
             return tuple(newest.found.values())
-        telling.tell()
         oldest = Walk(lambda after: fetch("asc", after), start=None, pages=pages)
         return await _walked(newest, oldest, telling)
 
@@ -129,16 +128,19 @@ class Telling(Generic[T]):
         self._tell = tell
         self._held: list[T] = []
 
-    def tell(self) -> None:
-        """Look at the page that has just been added to the walk."""
+    def tell_soon(self, nursery: trio.Nursery) -> None:
+        """Look at the page that has just been added, while the next one is under way."""
         last = self._walk.last
         if self._tell is None or last is None or not self._walk.is_falling:
             return
         self._held += self._walk.added
         certain = bisect_left(self._held, -last.created, key=lambda entry: -entry.created)
         if certain:
-            self._tell(self._held[:certain])
+            nursery.start_soon(self._tell_all, self._tell, self._held[:certain])
             del self._held[:certain]
+
+    async def _tell_all(self, tell: Tell[T], entries: list[T]) -> None:
+        tell(entries)
 
 
 async def _walked(newest: Walk[T], oldest: Walk[T], telling: Telling[T]) -> tuple[T, ...]:
@@ -147,8 +149,8 @@ async def _walked(newest: Walk[T], oldest: Walk[T], telling: Telling[T]) -> tupl
     async def walk_newest() -> None:
         try:
             while not newest.is_over and not have_met(newest, oldest):
+                telling.tell_soon(nursery)
                 await newest.step()
-                telling.tell()
         except (FileSystemError, CursorGoneError) as exc:
             failures.append(exc)
         nursery.cancel_scope.cancel()

@@ -205,12 +205,24 @@ def test_what_is_told_early_is_older_than_nothing_that_is_still_to_come(
     assert set(told) <= {entry.id for entry in found}
 
 
-async def test_the_first_page_is_told_before_the_second_is_asked_for() -> None:
+async def test_the_first_page_is_told_while_the_others_are_under_way() -> None:
     server = List(list(range(1, 31)))
-    asked: list[int] = []
-    await both_ends(server, tell=lambda entries: asked.append(len(server.asked)))
-    assert asked[0] == 1
-    assert len(asked) >= 4
+    told: list[int] = []
+    has_told = trio.Event()
+
+    async def fetch(order: str, after: str | None) -> Page[RemoteFile]:
+        if server.asked:
+            await has_told.wait()
+        return await server(order, after)
+
+    def tell(entries: Sequence[RemoteFile]) -> None:
+        told.append(len(server.asked))
+        has_told.set()
+
+    with trio.fail_after(60):
+        await both_ends(fetch, tell=tell)
+    assert told[0] == 1
+    assert len(told) >= 4
 
 
 @settings(deadline=None)
