@@ -72,6 +72,68 @@ async def test_what_the_model_calls_like_an_upload_tells_nothing_of_the_server(
         assert len(service.files(box)) == 2
 
 
+# What is renamed over has content that is not sent yet.
+
+
+async def test_what_was_renamed_over_unsent_content_is_not_lost(service, box, mounting):
+    async with mounting() as tree:
+        await tree.write(f"{box.name}/a", b"content")
+        handle = await tree.create(f"{box.name}/b")
+        await handle.write(b"replaced")
+        service.set_faults({"kind": "stall-body", "operation": "delete_file"})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tree.rename, f"{box.name}/a", f"{box.name}/b")
+            await tree.until(lambda: service.fired(0))
+            nursery.cancel_scope.cancel()
+    service.set_faults()
+    async with mounting(recover=True) as tree:
+        await tree.until(lambda: not tree.journal().entries and not tree.journal().deletions)
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == {"b": b"content"}
+    assert service.truth(box) == [("b", b"content")]
+
+
+async def overwrite_itself(service, box, mounting, old, new):
+    """`mv` over what is unsent, on a server where that has overwritten what was renamed."""
+    service.set_behaviours(naming="plain", slashes="flatten", same_name="overwrite")
+    async with mounting() as tree:
+        for name in ("d", "e"):
+            await tree.mkdir(f"{box.name}/{name}")
+        await tree.write(f"{box.name}/{old}", b"content")
+        handle = await tree.create(f"{box.name}/{new}")
+        await handle.write(b"replaced")
+        await cut_off(service, tree, f"{box.name}/{old}", f"{box.name}/{new}", arrives=True)
+    assert [content for _, content in service.truth(box)] == [b"content"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("d/a", "e/a"), ("a", "d/a")])
+async def test_what_has_overwritten_itself_is_not_lost_for_unsent_content(
+    service, box, mounting, old, new
+):
+    await overwrite_itself(service, box, mounting, old, new)
+    async with mounting(recover=True) as tree:
+        await tree.until(lambda: not tree.journal().entries)
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == {new: b"content"}
+    assert [content for _, content in service.truth(box)] == [b"content"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("d/a", "e/a"), ("a", "d/a")])
+async def test_it_is_not_lost_for_what_was_shown_while_the_server_was_silent(
+    service, box, mounting, old, new
+):
+    await overwrite_itself(service, box, mounting, old, new)
+    service.set_faults(SILENT)
+    async with mounting() as tree:
+        service.set_faults()
+        await tree.append(f"{box.name}/{new}", b", and changed")
+        files = {old: b"content", new: b"replaced, and changed"}
+        for _ in range(2):
+            await tree.refresh(box.name)
+            assert await tree.all(box.name) == files
+    assert sorted(content for _, content in service.truth(box)) == sorted(files.values())
+
+
 # The next mount begins while the server can't be asked.
 
 

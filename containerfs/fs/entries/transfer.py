@@ -310,12 +310,15 @@ class Transfer:
 
         It can't where the server has overwritten the target, or may still be at the deletion, or
         does not tell that the old object is still there, as one may be gone whose deletion failed:
-        then that goes later.
+        then that goes later. So it does where the target has unsent content: were the process to
+        end here, that would be sent over the only object that is left.
 
         Returns:
             What is gone, as (container id, file id).
         """
         if len(moves) != 1 or moves[0].spool is not None:
+            return set()
+        if isinstance(target, File) and target.entry is not None:
             return set()
         file, remote = moves[0].file, moves[0].remote
         container = file.container

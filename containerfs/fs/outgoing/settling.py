@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from containerfs.api.types import RemoteFile
 from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
-from containerfs.cache.state import State
+from containerfs.cache.state import LocalNode, State
 from containerfs.errors import Expired, FileSystemError, NotFound
 from containerfs.fs.outgoing.arrivals import Arrivals
+from containerfs.fs.tree.inodes import ROOT_INO
 from containerfs.upload.fingerprint import fingerprint
 from containerfs.upload.intents import Intents, Rename
 from containerfs.upload.journal import Entry, Journal
@@ -146,18 +147,33 @@ class Settling:
         if not made:
             return
         log.warning("the rename of %r to %r is brought to its end", *_paths(rename))
-        local = self._state.node(rename.source_id, rename.source_path)
-        if local is not None and local.file_id in rename.source_objects:
-            local.file_id = made[0].id
-            with self._state.transaction():
-                self._state.forget_node(rename.source_id, rename.source_path)
-                self._state.save_node(rename.container_id, rename.path, local)
-        for entry in self._journal.doubtful:
-            if entry.id == rename.entry_id:
-                self._forget(entry)
+        over = self._overwritten(rename)
+        if over and rename.is_left:  # that was shown since, and perhaps changed: both are kept
+            self._remember(rename, rename.source_path, made[0])
+            return
+        self._remember(rename, rename.path, made[0])
+        doubtful = [each for each in self._journal.doubtful if each.id == rename.entry_id]
+        for entry in (*over, *doubtful):
+            self._forget(entry)
         for id in rename.replaces:
             self._metadata.forget(rename.container_id, id)
             await self._uploader.delete(rename.container_id, id, path=rename.path)
+
+    def _remember(self, rename: Rename, path: str, file: RemoteFile) -> None:
+        """Let *file* be what was renamed, with the name *path*."""
+        local = self._state.node(rename.source_id, rename.source_path)
+        if local is None:
+            local = LocalNode(kind="file", ino=ROOT_INO)  # it gets one of its own
+        if local.file_id in (None, *rename.source_objects):
+            local.file_id = file.id
+            with self._state.transaction():
+                self._state.forget_node(rename.source_id, rename.source_path)
+                self._state.save_node(rename.container_id, path, local)
+
+    def _overwritten(self, rename: Rename) -> list[Entry]:
+        """What was unsent of the file that had the new name: to send it would be to lose this one."""
+        name = rename.container_id, rename.path
+        return [each for each in self._journal.entries if (each.container_id, each.path) == name]
 
     def _forget(self, entry: Entry) -> None:
         self._journal.forget(entry)
