@@ -17,7 +17,6 @@ from containerfs.fs.entries.making import Making
 from containerfs.fs.entries.removing import Removing
 from containerfs.fs.entries.renaming import Renaming
 from containerfs.fs.entries.transfer import Transfer
-from containerfs.fs.files.backups import Backups
 from containerfs.fs.kernel.notifying import Notifier
 from containerfs.fs.names.patterns import NamePatterns
 from containerfs.fs.operations import Operations
@@ -27,7 +26,7 @@ from containerfs.fs.tree.attributes import Owner, now_ns
 from containerfs.fs.tree.nodes import Directory
 from containerfs.fs.tree.xattrs import Xattrs
 from containerfs.options import Options
-from containerfs.parts import OpenFiles, Sends, Shown, Storage
+from containerfs.parts import Held, OpenFiles, Sends, Shown, Storage
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +57,14 @@ class Mount:
             on_change=_notifier(options, mountpoint, nursery),
             nursery=nursery,
         )
-        sends = Sends(storage=storage, shown=shown, options=options, nursery=nursery)
         scratch = NamePatterns(options.scratch)
+        held = Held(storage=storage, shown=shown, scratch=scratch, options=options)
+        sends = Sends(storage=storage, shown=shown, held=held, options=options, nursery=nursery)
         opened = OpenFiles(
             storage=storage,
             shown=shown,
+            held=held,
             sends=sends,
-            scratch=scratch,
             options=options,
             mountpoint=mountpoint,
             nursery=nursery,
@@ -86,8 +86,8 @@ class Mount:
             tree=shown.tree,
             containers=shown.containers,
             namespace=shown.namespace,
-            reading=opened.reading,
-            spooling=opened.spooling,
+            reading=held.reading,
+            spooling=held.spooling,
             keeping=sends.keeping,
             lost_answers=sends.lost_answers,
             metadata=storage.metadata,
@@ -99,8 +99,8 @@ class Mount:
         renaming = _renaming(
             storage=storage,
             shown=shown,
+            held=held,
             sends=sends,
-            opened=opened,
             removing=removing,
             scratch=scratch,
             limit=options.rename_limit,
@@ -114,9 +114,7 @@ class Mount:
             uploader=storage.uploader,
             arrivals=sends.arrivals,
         )
-        self._backups = Backups(
-            tree=shown.tree, spooling=opened.spooling, uploader=storage.uploader, scratch=scratch
-        )
+        self._backups = held.backups
         self.tree, self.namespace = shown.tree, shown.namespace
         self.uploader, self.store, self.spools = storage.uploader, storage.store, storage.spools
         self.sending, self.recovery = sends.sending, sends.recovery
@@ -125,7 +123,7 @@ class Mount:
             tree=shown.tree,
             namespace=shown.namespace,
             opening=opened.opening,
-            reading=opened.reading,
+            reading=held.reading,
             writing=opened.writing,
             closing=opened.closing,
             making=making,
@@ -194,8 +192,8 @@ def _renaming(
     *,
     storage: Storage,
     shown: Shown,
+    held: Held,
     sends: Sends,
-    opened: OpenFiles,
     removing: Removing,
     scratch: NamePatterns,
     limit: int,
@@ -203,8 +201,8 @@ def _renaming(
     """What serves rename(2); *limit* is that of `Plans`."""
     transfer = Transfer(
         tree=shown.tree,
-        reading=opened.reading,
-        spooling=opened.spooling,
+        reading=held.reading,
+        spooling=held.spooling,
         sending=sends.sending,
         delivery=sends.delivery,
         uncertain=sends.uncertain,
@@ -230,7 +228,7 @@ def _renaming(
     return Renaming(
         tree=shown.tree,
         namespace=shown.namespace,
-        reading=opened.reading,
+        reading=held.reading,
         removing=removing,
         lost_answers=sends.lost_answers,
         sending=sends.sending,

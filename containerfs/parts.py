@@ -13,6 +13,7 @@ from containerfs.cache.downloads import Downloads
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import NoSpace
+from containerfs.fs.files.backups import Backups
 from containerfs.fs.files.closing import Closing
 from containerfs.fs.files.opening import Opening
 from containerfs.fs.files.prefetch import Prefetch
@@ -170,20 +171,56 @@ class Shown:
         )
 
 
+class Held:
+    """What gets the content of files, and keeps it here."""
+
+    def __init__(
+        self, *, storage: Storage, shown: Shown, scratch: NamePatterns, options: Options
+    ) -> None:
+        self.handles: Handles[FileHandle] = Handles()
+        self.patience = Patience(options.op_timeout)
+        storage.client.on_pause(self.patience.put_off)
+        self.reading = Reading(
+            handles=self.handles,
+            renewal=Renewal(tree=shown.tree, namespace=shown.namespace, metadata=storage.metadata),
+            store=storage.store,
+            downloads=storage.downloads,
+            patience=self.patience,
+        )
+        self.spooling = Spooling(
+            tree=shown.tree,
+            objects=shown.objects,
+            reading=self.reading,
+            state=storage.state,
+            store=storage.store,
+            journal=storage.journal,
+            spools=storage.spools,
+            scratch=scratch,
+        )
+        self.backups = Backups(
+            tree=shown.tree, spooling=self.spooling, uploader=storage.uploader, scratch=scratch
+        )
+
+
 class Sends:
     """What gets changed files to the server."""
 
     def __init__(
-        self, *, storage: Storage, shown: Shown, options: Options, nursery: trio.Nursery
+        self,
+        *,
+        storage: Storage,
+        shown: Shown,
+        held: Held,
+        options: Options,
+        nursery: trio.Nursery,
     ) -> None:
-        self.patience = Patience(options.op_timeout)
-        storage.client.on_pause(self.patience.put_off)
         self.delivery = Delivery(
             containers=shown.containers,
             metadata=storage.metadata,
             state=storage.state,
             uploader=storage.uploader,
-            patience=self.patience,
+            make_way=held.backups.make_way,
+            patience=held.patience,
         )
         self.arrivals = Arrivals(metadata=storage.metadata, state=storage.state)
         self.settling = Settling(
@@ -260,42 +297,25 @@ class OpenFiles:
         *,
         storage: Storage,
         shown: Shown,
+        held: Held,
         sends: Sends,
-        scratch: NamePatterns,
         options: Options,
         mountpoint: Path,
         nursery: trio.Nursery,
     ) -> None:
-        handles: Handles[FileHandle] = Handles()
-        self.reading = Reading(
-            handles=handles,
-            renewal=Renewal(tree=shown.tree, namespace=shown.namespace, metadata=storage.metadata),
-            store=storage.store,
-            downloads=storage.downloads,
-            patience=sends.patience,
-        )
-        self.spooling = Spooling(
-            tree=shown.tree,
-            objects=shown.objects,
-            reading=self.reading,
-            state=storage.state,
-            store=storage.store,
-            journal=storage.journal,
-            spools=storage.spools,
-            scratch=scratch,
-        )
+        handles, spooling = held.handles, held.spooling
         self.writing = Writing(
             handles=handles,
             tree=shown.tree,
-            reading=self.reading,
-            spooling=self.spooling,
+            reading=held.reading,
+            spooling=spooling,
             sending=sends.sending,
             max_file_size=options.max_file_size,
         )
         self.closing = Closing(
             handles=handles,
             tree=shown.tree,
-            spooling=self.spooling,
+            spooling=spooling,
             sending=sends.sending,
             store=storage.store,
             downloads=storage.downloads,
@@ -311,10 +331,10 @@ class OpenFiles:
             tree=shown.tree,
             places=shown.places,
             namespace=shown.namespace,
-            reading=self.reading,
+            reading=held.reading,
             writing=self.writing,
             closing=self.closing,
-            spooling=self.spooling,
+            spooling=spooling,
             prefetch=Prefetch(
                 downloads=storage.downloads,
                 store=storage.store,

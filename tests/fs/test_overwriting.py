@@ -80,6 +80,31 @@ async def test_what_another_file_has_become_is_not_deleted_for_the_file_that_it_
     await check(a=b"another", d_a=b"ONE")
 
 
+@pytest.mark.parametrize("is_remounted", [False, True])
+@pytest.mark.parametrize("slashes", ["keep", "flatten"])
+@pytest.mark.parametrize("path", ["a", "d/a"])
+async def test_a_backup_is_not_lost_for_the_file_that_it_was(
+    service, box, mounting, same_name, slashes, path, is_remounted
+):
+    service.set_behaviours(naming="plain", slashes=slashes, same_name=same_name)
+    files = {"e/a": b"another", f"{path}~": b"old"}
+    async with mounting() as tree:
+        for name in ("d", "e"):
+            await tree.mkdir(f"{box.name}/{name}")
+        await tree.write(f"{box.name}/e/a", b"another")
+        await tree.write(f"{box.name}/{path}", b"old")
+        await tree.rename(f"{box.name}/{path}", f"{box.name}/{path}~")
+        if not is_remounted:
+            await tree.write(f"{box.name}/{path}", b"saved")
+    async with mounting() as tree:
+        await tree.write(f"{box.name}/{path}", b"saved")
+        for _ in range(2):
+            await tree.refresh(box.name)
+            assert await tree.all(box.name) == {**files, path: b"saved"}
+    async with mounting() as tree:
+        assert await tree.all(box.name) == {**files, path: b"saved"}
+
+
 async def test_what_a_name_was_first_sent_as_is_not_shown_while_the_listing_lags(
     service, box, tree
 ):

@@ -185,6 +185,10 @@ class Commits:
                 held = self._scratch.matches(each.name)
                 if held != each.entry.held:
                     self._journal.update(each.entry, held=held)
+        if isinstance(node, File) and self._scratch.matches(node.name):
+            backups = self._tree.container_of(node).backups
+            if backups is not None:
+                backups.add(node)
 
     def _finish(
         self,

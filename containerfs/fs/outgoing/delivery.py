@@ -28,12 +28,17 @@ class Delivery:
         metadata: Metadata,
         state: State,
         uploader: Uploader,
+        make_way: Callable[[ContainerDirectory, str, Collection[str]], Awaitable[None]],
         patience: Patience,
     ) -> None:
+        """Args:
+        make_way: Called before a path of a container is sent, with the `own` of `put`.
+        """
         self._containers = containers
         self._metadata = metadata
         self._state = state
         self._uploader = uploader
+        self._make_way = make_way
         self._patience = patience
         self._flattening = Flattening()
         self._claimed: dict[str, RemoteFile] = {}
@@ -61,6 +66,7 @@ class Delivery:
         before = None if may_be_there else container.listing
         if may_be_there:
             self.learn(container)
+        await self._make_way(container, path, own)
         with self._patience.waiting(f"sending {path!r}") as progress:
             send = partial(
                 self._uploader.send,

@@ -171,7 +171,7 @@ class Settling:
                 self._state.save_node(rename.container_id, path, local)
 
     def _overwritten(self, rename: Rename) -> list[Entry]:
-        """What was unsent of the file that had the new name: to send it would be to lose this one."""
+        """What was unsent of the file that had the new name: it would be sent over this one."""
         name = rename.container_id, rename.path
         return [each for each in self._journal.entries if (each.container_id, each.path) == name]
 

@@ -269,9 +269,12 @@ class ContainerDirectory(Directory):
         hidden: The ids of those of them that no node shows by itself.
         restored: Whether what is remembered on this machine is in the tree.
         is_snapshot: It expired while mounted: what is here can be read, nothing can be changed.
+        backups: Files of scratch names that the server may have under other names, and what was
+            one of them; None where nobody has looked yet.
     """
 
     __slots__ = (
+        "backups",
         "early",
         "files",
         "hidden",
@@ -294,3 +297,4 @@ class ContainerDirectory(Directory):
         self.shown: tuple[RemoteFile, ...] | None = None
         self.hidden: frozenset[str] = frozenset()
         self.is_snapshot = False
+        self.backups: set[File] | None = None
