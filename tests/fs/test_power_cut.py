@@ -123,6 +123,34 @@ async def test_an_upload_that_was_cut_off_is_known_by_the_name_that_it_got(
         assert (f"d/a{ASIDE}" in shown) == (not arrives)
 
 
+async def test_what_another_file_has_become_is_not_deleted_for_what_it_was(
+    service, box, mounting, boot_anew
+):
+    service.set_behaviours(naming="plain", slashes="flatten", same_name="overwrite_keep_id")
+    async with mounting() as tree:
+        await tree.mkdir(f"{box.name}/d")
+        await tree.write(f"{box.name}/d/a", b"replaced")
+        await tree.write(f"{box.name}/d/b", b"old")
+        handle = await tree.open(f"{box.name}/d/b", os.O_RDWR)
+        await handle.write(b"new")
+        await tree.rename(f"{box.name}/d/b", f"{box.name}/d/a")
+        await tree.write(f"{box.name}/a", b"another")
+        service.set_faults(
+            {"kind": "reset-after", "operation": "create_file"},
+            {"kind": "stall", "operation": "list_files"},
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.flush)
+            await tree.until(lambda: service.fired(1))
+            nursery.cancel_scope.cancel()
+        service.set_faults()
+    boot_anew()
+    async with mounting(recover=True) as tree:
+        assert sorted((await tree.all(box.name)).values()) == [b"another", b"new"]
+        assert tree.journal().deletions == []
+    assert sorted(content for _, content in service.truth(box)) == [b"another", b"new"]
+
+
 async def test_what_was_closed_with_write_back_is_sent(service, box, mounting, boot_anew):
     async with mounting(write_back=60.0) as tree:
         await tree.write(f"{box.name}/a", b"content")

@@ -4,7 +4,7 @@ It is looked for by its name, of which a server may keep the base alone. So what
 something else is none of it: what was listed before, and what a file here was sent as.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from containerfs.api.types import RemoteFile
 from containerfs.cache.metadata import Metadata
@@ -38,7 +38,23 @@ class Arrivals:
         ]
 
 
-def own_objects(state: State, container_id: str) -> set[str]:
-    """The ids of the objects that files of a container are known by here."""
-    remembered = state.nodes(container_id).values()
-    return {local.file_id for local in remembered if local.file_id is not None}
+def own_objects(state: State, container_id: str, *, but: str | None = None) -> set[str]:
+    """The ids of the objects that files of a container are known by here.
+
+    Args:
+        but: Visible path of a file that is not asked for.
+    """
+    remembered = state.nodes(container_id).items()
+    return {
+        local.file_id for path, local in remembered if local.file_id is not None and path != but
+    }
+
+
+def still_replaced(
+    state: State, container_id: str, path: str, replaced: Iterable[str]
+) -> list[str]:
+    """The ids of *replaced* that no file but the one at *path* has become since: a server may keep
+    the id of what it overwrites.
+    """
+    others = own_objects(state, container_id, but=path)
+    return [id for id in replaced if id not in others]

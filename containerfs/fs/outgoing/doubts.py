@@ -11,7 +11,7 @@ from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
 from containerfs.errors import Expired, FileSystemError, NotFound
 from containerfs.fs.names.names import NAME_MAX
-from containerfs.fs.outgoing.arrivals import Arrivals
+from containerfs.fs.outgoing.arrivals import Arrivals, still_replaced
 from containerfs.upload.journal import Entry, Journal
 from containerfs.upload.spools import SpoolDirectory
 from containerfs.upload.uploader import Uploader
@@ -63,14 +63,16 @@ class Doubts:
 
     async def _finish(self, entry: Entry) -> None:
         log.info("%r is on the server", entry.path)
+        id, path = entry.container_id, entry.path
+        replaced = still_replaced(self._state, id, path, entry.replaces)
         with self._state.transaction():
             self._journal.forget(entry)
-            for id in entry.replaces:
-                self._metadata.forget(entry.container_id, id)
-                self._journal.delete_later(entry.container_id, id, path=entry.path)
+            for each in replaced:
+                self._metadata.forget(id, each)
+                self._journal.delete_later(id, each, path=path)
         self._discard_spool(entry)
-        for id in entry.replaces:
-            await self._uploader.delete(entry.container_id, id)
+        for each in replaced:
+            await self._uploader.delete(id, each)
 
     def _set_aside(self, entry: Entry) -> None:
         spool = self._spools.open(entry.spool)

@@ -14,7 +14,7 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import LocalNode, State
 from containerfs.errors import Expired, FileSystemError, NotFound
-from containerfs.fs.outgoing.arrivals import Arrivals
+from containerfs.fs.outgoing.arrivals import Arrivals, still_replaced
 from containerfs.fs.tree.inodes import ROOT_INO
 from containerfs.upload.fingerprint import fingerprint
 from containerfs.upload.intents import Intents, Rename
@@ -155,9 +155,10 @@ class Settling:
         doubtful = [each for each in self._journal.doubtful if each.id == rename.entry_id]
         for entry in (*over, *doubtful):
             self._forget(entry)
-        for id in rename.replaces:
-            self._metadata.forget(rename.container_id, id)
-            await self._uploader.delete(rename.container_id, id, path=rename.path)
+        container_id, path = rename.container_id, rename.path
+        for id in still_replaced(self._state, container_id, path, rename.replaces):
+            self._metadata.forget(container_id, id)
+            await self._uploader.delete(container_id, id, path=path)
 
     def _remember(self, rename: Rename, path: str, file: RemoteFile) -> None:
         """Let *file* be what was renamed, with the name *path*."""
