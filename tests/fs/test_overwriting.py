@@ -105,6 +105,18 @@ async def test_a_backup_is_not_lost_for_the_file_that_it_was(
         assert await tree.all(box.name) == {**files, path: b"saved"}
 
 
+@pytest.mark.parametrize("slashes", ["keep", "flatten"])
+async def test_a_file_is_exchanged_with_a_temporary_one(service, box, tree, same_name, slashes):
+    service.set_behaviours(naming="plain", slashes=slashes, same_name=same_name)
+    await tree.write(f"{box.name}/a", b"one")
+    await tree.write(f"{box.name}/b~", b"other")
+    await tree.rename(f"{box.name}/a", f"{box.name}/b~", EXCHANGE)
+    for _ in range(2):
+        await tree.until(lambda: service.truth(box) == [("a", b"other")])
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == {"a": b"other", "b~": b"one"}
+
+
 async def test_what_a_name_was_first_sent_as_is_not_shown_while_the_listing_lags(
     service, box, tree
 ):

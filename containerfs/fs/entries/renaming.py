@@ -202,6 +202,9 @@ class Renaming:
                 for move in moves
                 if move.file.parent is not None
             ]
+            for node, _, path in plans:
+                if isinstance(node, File) and all(move.file is not node for move in moves):
+                    await self._transfer.keep_backup(node, path)
             ids = tuple(id for move in moves for id in move.file.remote_ids)
             for move in moves:  # a server may overwrite by name: have all content here first
                 move.over = ids

@@ -18,7 +18,7 @@ from containerfs.fs.files.reading import Reading
 from containerfs.fs.files.spooling import Spooling
 from containerfs.fs.outgoing.delivery import Delivery
 from containerfs.fs.outgoing.keeping import Keeping
-from containerfs.fs.outgoing.moves import Move, are_named_alike, may_be_named
+from containerfs.fs.outgoing.moves import Move, are_named_alike, is_named, may_be_named
 from containerfs.fs.outgoing.sending import Sending, may_have_arrived
 from containerfs.fs.outgoing.uncertain import UncertainRenames
 from containerfs.fs.tree.nodes import ContainerDirectory, Directory, File, Node
@@ -105,6 +105,16 @@ class Transfer:
             move.kept = move.file.versions
             for each in move.kept:
                 self._metadata.keep(each)
+
+    async def keep_backup(self, file: File, path: str) -> None:
+        """Have the content here of a file that gets the name *path*, and the server has under
+        another one, that what is sent now may have.
+
+        Raises:
+            FileSystemError: It can't be had; the names are as they were.
+        """
+        if file.remote is not None and not is_named(file.remote, path):
+            await self._spooling.make_dirty(file)
 
     async def send(self, moves: list[Move]) -> None:
         """Have the server hold every file under its new name too, or, after an error, none."""
