@@ -57,6 +57,20 @@ async def test_what_has_overwritten_its_target_stays(service, box, mounting, sam
         assert await tree.all(box.name) == {"a": b"content", "b": b"content"}
 
 
+@pytest.mark.parametrize("same_name", ["overwrite", "overwrite_keep_id"])
+async def test_what_has_overwritten_its_target_has_its_directory(service, box, mounting, same_name):
+    service.set_behaviours(naming="plain", slashes="flatten", same_name=same_name)
+    async with mounting() as tree:
+        for name in ("d", "e"):
+            await tree.mkdir(f"{box.name}/{name}")
+        await tree.write(f"{box.name}/d/a", b"content")
+        await tree.write(f"{box.name}/e/b", b"another")
+        await cut_off(service, tree, f"{box.name}/d/a", f"{box.name}/e/b", arrives=True)
+    async with mounting(recover=True) as tree:
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == {"d/a": b"content", "e/b": b"content"}
+
+
 async def test_what_the_model_calls_like_an_upload_tells_nothing_of_the_server(
     service, box, mounting
 ):

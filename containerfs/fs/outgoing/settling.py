@@ -6,7 +6,7 @@ whatever else has come to that name is somebody else's, and stays.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from containerfs.api.types import RemoteFile
@@ -136,6 +136,12 @@ class Settling:
                 continue
             if await self._uploader.are_gone(rename.container_id, rename.replaces):
                 log.warning("%r was replaced, though its rename was cut off", rename.path)
+                self._let_be(
+                    file,
+                    rename.path,
+                    was=(rename.container_id, rename.path),
+                    ids=rename.replaces,
+                )
                 return  # it would be lost, and nobody has asked for that
             log.warning("the rename of %r to %r is taken back", *_paths(rename))
             self._metadata.forget(rename.container_id, file.id)
@@ -148,10 +154,15 @@ class Settling:
             return
         log.warning("the rename of %r to %r is brought to its end", *_paths(rename))
         over = self._overwritten(rename)
-        if over and rename.is_left:  # that was shown since, and perhaps changed: both are kept
-            self._remember(rename, rename.source_path, made[0])
-            return
-        self._remember(rename, rename.path, made[0])
+        is_used = bool(over) and rename.is_left  # it was shown since, and perhaps changed
+        self._let_be(
+            made[0],
+            rename.source_path if is_used else rename.path,
+            was=(rename.source_id, rename.source_path),
+            ids=rename.source_objects,
+        )
+        if is_used:
+            return  # both are kept
         doubtful = [each for each in self._journal.doubtful if each.id == rename.entry_id]
         for entry in (*over, *doubtful):
             self._forget(entry)
@@ -160,16 +171,23 @@ class Settling:
             self._metadata.forget(container_id, id)
             await self._uploader.delete(container_id, id, path=path)
 
-    def _remember(self, rename: Rename, path: str, file: RemoteFile) -> None:
-        """Let *file* be what was renamed, with the name *path*."""
-        local = self._state.node(rename.source_id, rename.source_path)
+    def _let_be(
+        self, file: RemoteFile, path: str, *, was: tuple[str, str], ids: Collection[str]
+    ) -> None:
+        """Let *file*, as *path*, be another file from now on.
+
+        Args:
+            was: Container id and visible path of that.
+            ids: The objects that it had.
+        """
+        local = self._state.node(*was)
         if local is None:
-            local = LocalNode(kind="file", ino=ROOT_INO)  # it gets one of its own
-        if local.file_id in (None, *rename.source_objects):
+            local = LocalNode(kind="file", ino=ROOT_INO)  # it gets a number of its own
+        if local.kind == "file" and local.file_id in (None, *ids):
             local.file_id = file.id
             with self._state.transaction():
-                self._state.forget_node(rename.source_id, rename.source_path)
-                self._state.save_node(rename.container_id, path, local)
+                self._state.forget_node(*was)
+                self._state.save_node(file.container_id, path, local)
 
     def _overwritten(self, rename: Rename) -> list[Entry]:
         """What was unsent of the file that had the new name: it would be sent over this one."""
