@@ -262,9 +262,9 @@ CALLS = (  # how often, what, and with which arguments
 
 def facts(status):
     """What a program sees; of a pipe the times are the kernel's affair."""
-    told = (stat.filemode(status.st_mode), status.st_uid, status.st_gid, status.st_nlink)
+    told = (stat.filemode(status.st_mode), status.st_uid, status.st_gid)
     if not stat.S_ISDIR(status.st_mode):
-        told += (status.st_size,)
+        told += (status.st_nlink, status.st_size)
     if status.st_mtime_ns < LONG_AGO and not stat.S_ISFIFO(status.st_mode):
         told += (status.st_mtime_ns,)
     return told

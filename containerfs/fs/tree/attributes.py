@@ -103,10 +103,9 @@ def fill(stat: Stat, node: Node, owner: Owner) -> None:
     stat.st_uid = owner.uid if local is None or local.uid is None else local.uid
     stat.st_gid = owner.gid if local is None or local.gid is None else local.gid
     size = 0
-    if node.parent is None and node.ino != ROOT_INO:
-        stat.st_nlink = 0
-    else:
-        stat.st_nlink = 2 + node.subdirectories if isinstance(node, Directory) else 1
+    # 1 for directories, too: a count that tells how many others are in it is believed by programs
+    # that walk a tree, and is wrong before it was listed, or when somebody else makes one.
+    stat.st_nlink = 0 if node.parent is None and node.ino != ROOT_INO else 1
     if not isinstance(node, Directory):
         size = (node.size or 0) if isinstance(node, File) else len(getattr(node, "target", b""))
     stat.st_size = size
