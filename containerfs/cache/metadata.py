@@ -198,9 +198,13 @@ class Metadata:
             with not_remembered(self._state):
                 self._state.forget_tombstones(file.container_id, [file.id])
 
-    def forget(self, container_id: str, file_id: str) -> None:
-        """The file was deleted here: hide it, however long the server lists it."""
-        self._files.overlay(container_id).delete(file_id)
+    def forget(self, container_id: str, file_id: str, *, is_new: bool = False) -> None:
+        """The file was deleted here: hide it, however long the server lists it.
+
+        Args:
+            is_new: It was uploaded here, and `learn` was never told: it may be listed later.
+        """
+        self._files.overlay(container_id).delete(file_id, is_new=is_new)
         self._forget_creation(self._files, container_id, file_id)
         with not_remembered(self._state):
             self._state.add_tombstone(container_id, file_id)

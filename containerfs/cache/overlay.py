@@ -51,9 +51,13 @@ class Overlay(Generic[EntryT]):
         """The ids of the objects that are not shown as they are listed."""
         return self.created.keys() | self.deleted.keys() | self.missing.keys()
 
-    def delete(self, id: str) -> None:
-        """The object was deleted here."""
-        if self.created.pop(id, None) is not None:
+    def delete(self, id: str, *, is_new: bool = False) -> None:
+        """The object was deleted here.
+
+        Args:
+            is_new: It was made here, and shown to nobody.
+        """
+        if self.created.pop(id, None) is not None or is_new:
             self.unlisted.add(id)
         self.kept.pop(id, None)
         self.deleted[id] = trio.current_time()

@@ -117,10 +117,11 @@ async def test_a_file_is_exchanged_with_a_temporary_one(service, box, tree, same
         assert await tree.all(box.name) == {"a": b"other", "b~": b"one"}
 
 
+@pytest.mark.parametrize("list_lag_lists", [0, 2])
 async def test_what_a_name_was_first_sent_as_is_not_shown_while_the_listing_lags(
-    service, box, tree
+    service, box, tree, list_lag_lists
 ):
-    service.set_behaviours(delete_lag_lists=3)
+    service.set_behaviours(delete_lag_lists=3, list_lag_lists=list_lag_lists)
     await tree.write(f"{box.name}/a", b"one")
     await tree.write(f"{box.name}/d/a", b"other")  # marked, until it is known to be another's
     for _ in range(5):

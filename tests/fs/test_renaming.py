@@ -516,3 +516,19 @@ async def test_an_exchange_that_fails_half_way_loses_nothing(
         assert await tree.all(box.name) == {"a": b"one", "b": b"two"}
         await tree.stop()
         assert service.truth(box) == [("a", b"one"), ("b", b"two")]
+
+
+async def test_what_was_taken_back_is_not_shown_however_late_it_is_listed(service, box, tree):
+    service.set_behaviours(delete_lag_lists=3, list_lag_lists=2)
+    files = {f"d/{name}": name.encode() for name in "ab"}
+    await tree.mkdir(f"{box.name}/d")
+    for path, content in files.items():
+        await tree.write(f"{box.name}/{path}", content)
+    refused = {"kind": "status", "status": 403, "operation": "create_file", "after": 1}
+    service.set_faults(refused)
+    with pytest.raises(FileSystemError):
+        await tree.rename(f"{box.name}/d", f"{box.name}/e")
+    service.set_faults()
+    for _ in range(8):
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == files

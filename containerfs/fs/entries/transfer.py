@@ -257,7 +257,7 @@ class Transfer:
                     continue
             pair = move.container.remote.id, move.remote.id
             pairs[pair] = move.path
-            self._metadata.forget(*pair)
+            self._metadata.forget(*pair, is_new=True)
         await self.delete(pairs)
         self.end([move for move in moves if not move.lost])
         await self._state.sync()  # else the next mount takes back what comes to this name later

@@ -89,7 +89,7 @@ class Delivery:
                     try:
                         remote = await send(name=upload_name(path))
                     finally:
-                        self._metadata.forget(container.remote.id, marked.id)
+                        self._metadata.forget(container.remote.id, marked.id, is_new=True)
                         await self._uploader.delete(container.remote.id, marked.id)
             except Expired:
                 self._containers.expire(container)
