@@ -239,6 +239,15 @@ def test_files_outside_the_data_directory_are_in_a_directory_of_their_own(server
     assert (mounted / "box" / "x").read_bytes() == b"inside"
 
 
+def test_rm_r_removes_a_container_with_files_outside_the_data_directory(server, mount, run):
+    id = server.new_container("box")
+    server.write(id, "/tmp/deep/x", b"outside")
+    mounted = mount()
+    assert os.listdir(mounted / "box" / ".outside" / "tmp" / "deep") == ["x"]
+    run("rm", "-r", mounted / "box")
+    assert os.listdir(mounted.path) == []
+
+
 def test_of_two_files_with_one_path_the_newest_is_shown(server, mount):
     id = server.new_container("box")
     for name in ("removed", "overwritten", "renamed"):

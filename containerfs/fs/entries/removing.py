@@ -11,7 +11,6 @@ from containerfs.errors import (
     NotEmpty,
     NotFound,
     NotPermitted,
-    ReadOnly,
     TooLarge,
 )
 from containerfs.fs.files.reading import Reading
@@ -22,7 +21,7 @@ from containerfs.fs.outgoing.lostanswers import LostAnswers
 from containerfs.fs.tree.attributes import now_ns
 from containerfs.fs.tree.containers import Containers
 from containerfs.fs.tree.nodes import ContainerDirectory, Directory, File
-from containerfs.fs.tree.permissions import check_can_change
+from containerfs.fs.tree.permissions import check_can_remove
 from containerfs.fs.tree.tree import Tree
 from containerfs.upload.uploader import Uploader
 
@@ -77,7 +76,7 @@ class Removing:
         if isinstance(node, ContainerDirectory):
             await self._remove_container(node)
             return
-        check_can_change(parent)
+        check_can_remove(parent)
         if node.children:
             raise NotEmpty(name)
         self._tree.keep_directory(parent)
@@ -115,10 +114,7 @@ class Removing:
         node = await self._namespace.find(parent, name)
         if isinstance(node, Directory):
             raise IsADirectory(name)
-        if node.container is None:
-            raise NotPermitted(name)
-        if node.container.is_snapshot:
-            raise ReadOnly(f"container {node.container.remote.id} has expired")
+        check_can_remove(parent)
         if isinstance(node, File):
             async with node.changing:
                 await self._lost_answers.settle([node])

@@ -2,7 +2,7 @@
 
 from containerfs.errors import NotPermitted, ReadOnly
 from containerfs.fs.names.names import OUTSIDE
-from containerfs.fs.tree.nodes import Directory, Node
+from containerfs.fs.tree.nodes import ContainerDirectory, Directory, Node
 
 
 def check_writable(node: Node) -> None:
@@ -13,8 +13,7 @@ def check_writable(node: Node) -> None:
     container = node.container
     if container is None:
         return
-    if container.is_snapshot:
-        raise ReadOnly(f"container {container.remote.id} has expired")
+    _check_lives(container)
     if node.path.partition("/")[0] == OUTSIDE:
         raise NotPermitted("files outside /mnt/data can be read and removed, not written")
 
@@ -24,6 +23,20 @@ def check_can_change(directory: Directory) -> None:
     ReadOnly: The container has expired.
     NotPermitted: Files can't be made in this directory.
     """
+    check_can_remove(directory)
+    check_writable(directory)
+
+
+def check_can_remove(directory: Directory) -> None:
+    """Raises:
+    ReadOnly: The container has expired.
+    NotPermitted: What is in this directory can't be taken out of it.
+    """
     if directory.container is None:
         raise NotPermitted("the top level holds containers only")
-    check_writable(directory)
+    _check_lives(directory.container)
+
+
+def _check_lives(container: ContainerDirectory) -> None:
+    if container.is_snapshot:
+        raise ReadOnly(f"container {container.remote.id} has expired")
