@@ -87,9 +87,9 @@ class Route:
             with trio.fail_after(limit):
                 sock = await self._connect_again() or await self._connect_anew()
         except trio.TooSlowError as exc:
-            raise httpx.ConnectTimeout("timed out") from exc
+            raise httpx.ConnectTimeout(f"{self._name}: timed out") from exc
         except OSError as exc:
-            raise httpx.ConnectError(self._reason(exc)) from exc
+            raise httpx.ConnectError(f"{self._name}: {_reason(exc)}") from exc
         except UnicodeError as exc:  # no name of a host looks like this
             raise httpx.ConnectError(f"{self.host}: {exc}") from exc
         if self.uds is None:
@@ -129,14 +129,25 @@ class Route:
             raise
         return sock
 
-    def _reason(self, error: OSError) -> str:
+    @property
+    def _name(self) -> str:
         if self.uds is not None:
-            return f"{self.uds}: {error.strerror}"
-        # trio tries all of a host's addresses and puts what each said into the cause.
-        cause: BaseException | None = error.__cause__
-        if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        return f"{error} ({cause})" if cause is not None else str(error)
+            return self.uds
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _reason(error: OSError) -> str:
+    """Why none of a host's addresses could be connected to, each reason once."""
+    # trio puts what each address said into the cause, with the address in its words.
+    cause = error.__cause__
+    each = cause.exceptions if isinstance(cause, BaseExceptionGroup) else [cause or error]
+    return ", ".join(dict.fromkeys(map(_words, each)))
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error)  # below 0: the resolver's
 
 
 def _taken_from(stream: trio.SocketStream) -> socket.socket:

@@ -339,18 +339,47 @@ async def test_where_no_connection_can_be_opened_ahead_the_first_call_tells() ->
 
 
 class Resolver(trio.abc.HostnameResolver):
-    """Says that every host is at one address."""
+    """Says that every host is at one address, or at some more."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more: str) -> None:
         self.address = "127.0.0.1"
+        self._more = more
         self.asked = 0
 
     async def getaddrinfo(self, host: Any, port: Any, *options: int) -> Any:
         self.asked += 1
-        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (self.address, port))]
+        where = (self.address, *self._more)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (each, port)) for each in where]
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
         raise NotImplementedError
+
+
+@pytest.mark.parametrize("more", [(), ("127.0.0.2", "127.0.0.3")])
+async def test_who_is_not_there_and_why_is_told_once(
+    unused_port: int, more: tuple[str, ...]
+) -> None:
+    trio.socket.set_custom_hostname_resolver(Resolver(*more))
+    url = f"http://some.test:{unused_port}/v1"
+    async with connect(Connection(base_url=url, timeout=0.1)) as client:
+        with pytest.raises(Unreachable) as caught:
+            await client.list_containers()
+    why = f"some.test:{unused_port}: Connection refused"
+    assert str(caught.value) == f"GET /containers: no connection: {why}"
+
+
+class Nowhere(Resolver):
+    """Knows no host."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *options: int) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+async def test_a_host_that_nobody_knows_is_named() -> None:
+    trio.socket.set_custom_hostname_resolver(Nowhere())
+    async with connect(Connection(base_url="http://some.test/v1", timeout=0.1)) as client:
+        with pytest.raises(Unreachable, match=r"some\.test:80: Name or service not known$"):
+            await client.list_containers()
 
 
 async def test_connections_opened_at_once_look_the_host_up_once(raw: Any) -> None:
