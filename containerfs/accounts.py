@@ -57,10 +57,17 @@ def locked(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
-            raise Busy(f"a mount uses {directory}") from exc
+            raise Busy(f"{directory} is in use{_by_whom(directory)}") from exc
         yield
     finally:
         os.close(fd)
+
+
+def _by_whom(directory: Path) -> str:
+    """Where its account was mounted last, and what to do: the end of a message."""
+    where = [each.mountpoint for each in known(directory.parent) if each.directory == directory]
+    hint = "a second mount of this account needs another --cache-dir"
+    return f" (mounted last on {where[0]}): {hint}" if where else f": {hint}"
 
 
 def _prepare(directory: Path) -> None:
@@ -71,7 +78,10 @@ def _prepare(directory: Path) -> None:
     """
     above = directory.parent
     made = [each for each in (above, *above.parents) if not each.exists()]
-    above.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        above.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError as exc:
+        raise LocalFault(f"{above} is not a directory") from exc
     for status in (above.lstat(), above.stat()):
         is_link = stat.S_ISLNK(status.st_mode)
         if status.st_uid != os.geteuid() or (status.st_mode & 0o022 and not is_link):

@@ -46,6 +46,8 @@ async def running(*, data: Path, runtime_dir: Path) -> AsyncIterator[Path]:
     """
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise MountError(f"{data}: not a directory") from error
     except OSError as error:
         raise MountError(f"{data}: {error.strerror}") from error
     directory = _private_directory(runtime_dir)

@@ -244,4 +244,6 @@ def from_os_error(error: OSError, what: str) -> FileSystemError:
         return TooLarge(f"{what}: {error.strerror}")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return TooManyOpen(f"{what}: {error.strerror}")
-    return LocalFault(f"{what}: {error}")
+    place = str(error.filename or "")
+    where = f" ({place})" if place not in what else ""
+    return LocalFault(f"{what}: {error.strerror or error}{where}")

@@ -178,7 +178,8 @@ def check_fuse(*, allow_other: bool) -> None:
     except FileNotFoundError as error:
         raise MountError("/dev/fuse is missing: load the kernel module (modprobe fuse)") from error
     except OSError as error:
-        raise MountError(f"/dev/fuse can't be opened: {error.strerror}") from error
+        hint = ": users need its mode to be 0666" if error.errno == errno.EACCES else ""
+        raise MountError(f"/dev/fuse can't be opened: {error.strerror}{hint}") from error
     if os.geteuid() == 0:
         return  # root mounts without the helper and needs no leave
     if not any(os.access(Path(d, "fusermount3"), os.X_OK) for d in os.get_exec_path()):

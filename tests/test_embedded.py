@@ -73,7 +73,7 @@ async def test_its_last_words_are_the_reason_when_it_does_not_start(tmp_path):
 
 async def test_data_that_is_no_directory_is_refused(tmp_path):
     (tmp_path / "data").touch()
-    with pytest.raises(MountError, match="data: File exists"):
+    with pytest.raises(MountError, match="data: not a directory"):
         async with embedded.running(data=tmp_path / "data", runtime_dir=tmp_path):
             pass
 

@@ -69,6 +69,8 @@ def _prepare(data: Path) -> None:
         is_ours = (data / _DATABASE).exists() or not any(
             entry.name != "lock" for entry in data.iterdir()
         )
+    except FileExistsError as exc:
+        raise ServeError(f"{data} is not a directory") from exc
     except OSError as exc:
         raise ServeError(f"can't use {data}: {exc.strerror}") from exc
     if owner != os.geteuid():
@@ -85,7 +87,7 @@ def _lock(data: Path) -> Iterator[None]:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
         os.close(fd)
-        raise ServeError(f"another server uses {data}") from exc
+        raise ServeError(f"another server uses {data}: a mount of it, or serve") from exc
     try:
         yield
     finally:

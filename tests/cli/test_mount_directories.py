@@ -208,7 +208,7 @@ def test_in_the_background_a_failure_is_reported_to_the_caller(containerfs, dire
     (tmp_path / "data").write_text("not a directory")
     code, said = containerfs("mount", "-d", f"local:{tmp_path}/data", directory)
     assert code == 1
-    assert said == f"containerfs: {tmp_path}/data: File exists\n"
+    assert said == f"containerfs: {tmp_path}/data: not a directory\n"
     assert mountpoint.at(directory) is None
 
 

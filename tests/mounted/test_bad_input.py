@@ -219,6 +219,25 @@ def test_a_server_that_is_down_is_named(try_mount, closed_port, tmp_path):
     assert str(tmp_path / "nothing") in line
 
 
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_cache_directory_that_is_a_file_is_named(server, try_mount, tmp_path, below):
+    (tmp_path / "file").touch()
+    words = ("--uds", server.uds, "--cache-dir", f"{tmp_path}/file{below}")
+    code, line = told(try_mount(*words))
+    assert code == 1
+    assert f"{tmp_path}/file{below}" in line
+    assert "not a directory" in line.lower()
+    assert "Errno" not in line
+
+
+def test_a_second_mount_of_an_account_is_told_where_the_first_is(server, mount, try_mount):
+    mounted = mount()
+    code, line = told(try_mount("--uds", server.uds, "--cache-dir", mounted.cache))
+    assert code == 1
+    assert f"mounted last on {mounted.path}" in line
+    assert "--cache-dir" in line
+
+
 def test_a_server_that_answers_html_is_no_containers_api(try_mount, web_server):
     code, line = told(
         try_mount("--base-url", web_server, "--timeout", "2", OPENAI_API_KEY="sk-secret")

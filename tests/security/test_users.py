@@ -61,6 +61,23 @@ def test_all_that_a_mount_keeps_is_its_users_alone(shared_server, mount) -> None
             assert stat.S_IMODE(mode) & 0o777 == wanted, (path, oct(mode))
 
 
+@as_root
+@pytest.mark.skipif(
+    not os.path.exists("/dev/fuse") or os.stat("/dev/fuse").st_mode & 0o006 == 0o006,
+    reason="everybody may open /dev/fuse here",
+)
+def test_who_may_not_open_the_device_is_told_what_it_needs() -> None:
+    check = (
+        "import os; from containerfs import mountpoint;"
+        f"os.seteuid({NOBODY}); mountpoint.check_fuse(allow_other=False)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    said = done.stderr.splitlines()[-1]
+    assert said.endswith(
+        "/dev/fuse can't be opened: Permission denied: users need its mode to be 0666"
+    )
+
+
 @pytest.mark.parametrize("name", ["", "content", "spool"])
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o755, 0o701])
 def test_a_folder_that_others_can_enter_is_refused(tmp_path, name, mode) -> None:

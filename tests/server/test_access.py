@@ -102,6 +102,12 @@ def test_a_key_file_that_is_no_secret_is_refused(tmp_path, content, file_mode, w
     assert "sk-x" not in done.stderr
 
 
+def test_data_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "data").touch()
+    done = start_fails("--data", tmp_path / "data")
+    assert f"{tmp_path / 'data'} is not a directory" in done.stderr
+
+
 def test_a_data_directory_has_one_server_at_a_time(server, tmp_path):
     assert "another server uses" in start_fails("--data", server.data, "--port", 0).stderr
     server.restart()
