@@ -80,7 +80,7 @@ async def run(
             nursery.start_soon(mount.spools.run)
             async with _mounted(mount.operations, mountpoint, fuse_options(options, source)):
                 log.info("%s is mounted on %s", source, mountpoint)
-                await _serve(ready, mount.operations, mountpoint, client)
+                await _serve(ready, mount, mountpoint, client)
                 systemd.notify(systemd.STOPPING)
             seconds = patience()
             await _stop(mount, patience=STOP_TIMEOUT if seconds is None else seconds, tell=tell)
@@ -147,18 +147,23 @@ def fuse_options(options: Options, source: str) -> set[str]:
     return chosen
 
 
-async def _serve(
-    ready: Callable[[], None], operations: Operations, mountpoint: Path, client: Client
-) -> None:
-    """Answer the kernel until the file system is unmounted or a signal tells to stop."""
+async def _serve(ready: Callable[[], None], mount: Mount, mountpoint: Path, client: Client) -> None:
+    """Answer the kernel until the file system is unmounted or a signal tells to stop.
+
+    What is under way then is answered first, unless a second signal ends that, too.
+    """
 
     async def begun() -> None:
         read_far_ahead(mountpoint)
 
+    def cut_off() -> None:
+        mount.hurry()
+        nursery.cancel_scope.cancel()
+
     async with trio.open_nursery() as nursery:
         # Not before: the kernel sets it itself when the first request was answered.
-        operations.on_init = lambda: nursery.start_soon(begun)
-        await nursery.start(_at_signal, pyfuse3.terminate)
+        mount.operations.on_init = lambda: nursery.start_soon(begun)
+        await nursery.start(_at_signals, pyfuse3.terminate, cut_off)
         ready()  # not before: who is told may send a signal at once
         pyfuse3.trio = Receiving(is_busy=lambda: client.is_busy)  # type: ignore[attr-defined]  # as its asyncio support does
         await pyfuse3.main(min_tasks=4, max_tasks=MOST_REQUESTS)
@@ -168,7 +173,7 @@ async def _serve(
 async def _stop(mount: Mount, *, patience: float, tell: Callable[[int, int], None] | None) -> None:
     """Stop the mount; a signal ends its waiting for the server, and loses nothing."""
     async with trio.open_nursery() as nursery:
-        await nursery.start(_at_signal, mount.hurry)
+        await nursery.start(_at_signals, mount.hurry)
         if tell is not None:
             nursery.start_soon(_tell, mount, tell)
         await mount.stop(patience=patience)
@@ -181,15 +186,19 @@ async def _tell(mount: Mount, tell: Callable[[int, int], None]) -> None:
         tell(*mount.unsent())
 
 
-async def _at_signal(
-    act: Callable[[], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+async def _at_signals(
+    *acts: Callable[[], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
+    """Do one thing at each signal; those that come later change nothing."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         task_status.started()
+        left = iter(acts)
         async for number in signals:
             log.info("stopping at signal %d", number)
-            act()
-            return
+            next(left, _nothing)()
+
+
+def _nothing() -> None: ...
 
 
 def _raise_descriptor_limit() -> None:

@@ -1,7 +1,9 @@
 """What an end waits for, how long, and what is shown meanwhile."""
 
+import os
 import signal
 import subprocess
+from threading import Thread
 
 import pytest
 
@@ -98,6 +100,37 @@ def test_a_mount_in_the_foreground_shows_what_it_waits_for_and_a_second_signal_e
     assert "'a' is kept here and sent by the next mount" in " ".join(shown.split())
     assert mountpoint.at(path) is None
     assert "box/a" in run(command, "queue", path, "--cache-dir", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_mount_whose_call_hangs(
+    foreground, server, run, command, eventually, errno_of, tmp_path, number
+):
+    process, path = foreground
+    (path / "box").mkdir()
+    (path / "box" / "a").write_bytes(b"content")
+    server.set_faults(STALL)
+    said = []
+    hanging = Thread(target=lambda: said.append(errno_of(sync, path / "box" / "a")))
+    hanging.start()
+    eventually(lambda: server.admin("GET", "/admin/faults")[0]["fired"])
+    process.send_signal(number)
+    process.shown_until("stopping at signal")
+    process.send_signal(number)
+    code, shown = process.end()
+    hanging.join()
+    assert (code, "Traceback" in shown) == (0, False)
+    assert said != [None]
+    assert mountpoint.at(path) is None
+    assert "box/a" in run(command, "queue", path, "--cache-dir", tmp_path / "cache")
+
+
+def sync(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def test_the_source_is_what_df_and_the_kernel_show(run, command, tmp_path):
