@@ -29,8 +29,11 @@ class Patience:
             scope.deadline += seconds
 
     @contextmanager
-    def waiting(self, what: str) -> Iterator[Callable[[int], None]]:
+    def waiting(self, what: str, *, since: float | None = None) -> Iterator[Callable[[int], None]]:
         """Give up what is done inside once it has not got on for the limit.
+
+        Args:
+            since: When nothing has moved since, on trio's clock; None for now.
 
         Yields:
             To be told the bytes moved so far; they may begin anew.
@@ -39,7 +42,9 @@ class Patience:
             TimedOut: It did not get on.
         """
         told = 0
-        begun = max(trio.current_time(), self._silent_until)
+        begun = max(trio.current_time() if since is None else since, self._silent_until)
+        if begun + self._limit <= trio.current_time():
+            raise self._timed_out(what)
         scope = trio.CancelScope(deadline=begun + self._limit)
         self._scopes.add(scope)
         with scope:
@@ -57,4 +62,7 @@ class Patience:
             finally:
                 self._scopes.remove(scope)
         if scope.cancelled_caught:
-            raise TimedOut(f"{what}: nothing moved for {self._limit:g} s")
+            raise self._timed_out(what)
+
+    def _timed_out(self, what: str) -> TimedOut:
+        return TimedOut(f"{what}: nothing moved for {self._limit:g} s")

@@ -61,6 +61,7 @@ class Entry:
             sent: they are something else.
         is_safe: Its spool and this record survive a power cut; what is written to the spool
             later does once that was synced too.
+        hangs: Attempts to send it that were given up because nothing moved.
     """
 
     id: int
@@ -73,6 +74,7 @@ class Entry:
     error: str | None = None
     is_safe: bool = False
     failures: int = field(default=0, compare=False)  # in a row, since the mount began
+    hangs: int = field(default=0, compare=False)
     lost: set[tuple[str, str, Fingerprint]] = field(default_factory=set, compare=False)
     others: set[str] = field(default_factory=set, compare=False)
 

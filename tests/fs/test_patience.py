@@ -51,3 +51,13 @@ async def test_what_begins_in_such_a_pause_has_its_time_after_it(autojump_clock)
         await trio.sleep(19)
     with pytest.raises(TimedOut), patience.waiting("another"):
         await trio.sleep(11)
+
+
+async def test_who_has_waited_already_waits_for_the_rest(autojump_clock):
+    patience = Patience(10)
+    await trio.sleep(20)
+    with pytest.raises(TimedOut), patience.waiting("it", since=14):
+        await trio.sleep(11)
+    assert trio.current_time() == 24
+    with pytest.raises(TimedOut), patience.waiting("it", since=14):
+        pytest.fail("it is not even begun")

@@ -9,6 +9,7 @@ from containerfs.errors import (
     FileSystemError,
     Invalid,
     ServerFault,
+    TimedOut,
     TooLarge,
     Uncertain,
 )
@@ -440,3 +441,52 @@ async def test_what_is_sent_again_under_its_own_name_leaves_nothing_where_that_f
     assert service.truth(box) == [("a", b"top")]
     await tree.mount.sending.send(await tree.file(f"{box.name}/d/a"))
     assert service.truth(box) == [("a", b"top"), ("d/a", b"below")]
+
+
+STALL = {"kind": "stall", "operation": "create_file"}
+
+
+def attempts(service) -> int:
+    """How many uploads stood still."""
+    return service.admin("GET", "/admin/faults")[0]["fired"]
+
+
+async def test_those_who_wait_for_one_file_while_the_server_hangs_do_not_wait_in_turn(
+    service, box, mounting
+):
+    async with mounting(op_timeout=1) as tree:
+        handle = await tree.create(f"{box.name}/a")
+        await handle.write(b"content")
+        service.set_faults(STALL)
+        failed = []
+
+        async def fsync() -> None:
+            with pytest.raises(FileSystemError) as caught:
+                await handle.fsync()
+            failed.append(caught.value)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(fsync)
+        assert attempts(service) == 1
+        assert [type(error) for error in failed] == [TimedOut] * 5
+        service.set_faults()
+        await handle.fsync()
+        await handle.close()
+        assert service.truth(box) == [("a", b"content")]
+
+
+async def test_many_files_below_a_directory_do_not_hang_one_after_the_other(service, box, mounting):
+    most = 64
+    async with mounting(op_timeout=1, write_back=600, max_connections=most) as tree:
+        files = {f"f{number}": b"content" for number in range(most + 10)}
+        for name, data in files.items():
+            await tree.write(f"{box.name}/{name}", data)
+        service.set_faults(STALL)
+        directory = await tree.node(box.name)
+        with pytest.raises(TimedOut):
+            await tree.mount.sending.send_below(directory)
+        assert attempts(service) <= most
+        service.set_faults()
+        await tree.mount.sending.send_below(directory)
+        assert dict(service.truth(box)) == files

@@ -53,6 +53,7 @@ class Delivery:
         own: Collection[str] = (),
         may_be_there: bool = False,
         others: Collection[str] = (),
+        since: float | None = None,
     ) -> RemoteFile:
         """Send *size* bytes of *fd* as *path*; changes nothing but the server.
 
@@ -62,12 +63,13 @@ class Delivery:
             own: The ids of the objects that it takes the place of.
             may_be_there: An earlier attempt may have arrived.
             others: Ids of objects that were listed before that: they are something else.
+            since: As for `Patience.waiting`.
         """
         before = None if may_be_there else container.listing
         if may_be_there:
             self.learn(container)
         await self._make_way(container, path, own)
-        with self._patience.waiting(f"sending {path!r}") as progress:
+        with self._patience.waiting(f"sending {path!r}", since=since) as progress:
             send = partial(
                 self._uploader.send,
                 container_id=container.remote.id,

@@ -91,13 +91,18 @@ class Sending:
         Args:
             alone: As for `upload`.
         """
+        asked, hangs = trio.current_time(), file.entry.hangs if file.entry is not None else 0
         async with file.changing:
             if not file.is_dirty or file.parent is None:
                 return
             container = self._tree.container_of(file)
             spool, entry = file.spool, file.entry
             assert spool is not None and entry is not None  # noqa: S101, PT018 - it is dirty
-            remote = await self.upload(file, container=container, path=file.path, alone=alone)
+            # Who has waited for an attempt that hung does not wait as long again, nor in turn.
+            since = asked if entry.hangs > hangs else None
+            remote = await self.upload(
+                file, container=container, path=file.path, alone=alone, since=since
+            )
             try:
                 replaced = self.sent(file, container, spool, remote)
             finally:
@@ -118,6 +123,7 @@ class Sending:
         path: str,
         over: Collection[str] = (),
         alone: bool = True,
+        since: float | None = None,
     ) -> RemoteFile:
         """Send the spool of *file* as *path*; `file.changing` is held.
 
@@ -125,6 +131,7 @@ class Sending:
             over: The ids of other objects that it may take the place of.
             alone: That it is about to be sent is recorded at once, as somebody waits for this file;
                 else in a moment, with others.
+            since: As for `Patience.waiting`.
 
         Returns:
             What the server made of it: for `sent`. The spool stays frozen until the caller has
@@ -156,6 +163,7 @@ class Sending:
                     own=(*file.own_ids, *over),
                     may_be_there=was_sending,
                     others=entry.others,
+                    since=since,
                 )
         except FileSystemError as exc:
             await self._keeping.try_to_keep(file)
@@ -176,6 +184,7 @@ class Sending:
         self, file: File, entry: Entry, error: FileSystemError, *, may_be_there: bool
     ) -> None:
         file.error = str(error)
+        entry.hangs += isinstance(error, TimedOut)
         state = entry.state if may_be_there else "dirty"
         try:
             self._journal.update(entry, state=state, error=file.error)
@@ -315,27 +324,27 @@ class Sending:
         as modes, links and empty directories, survives a power cut too.
 
         Raises:
-            FileSystemError: The first failure, once all were tried, of those that still are dirty.
+            FileSystemError: The first failure of those that still are dirty, once all were tried,
+                or as many hang as are tried at one time.
         """
         failed: list[tuple[File, FileSystemError]] = []
-
-        async def send(file: File) -> None:
-            try:
-                await self._send(file, alone=is_single)
-            except FileSystemError as exc:
-                failed.append((file, exc))
-
         files = deque(node for node in directory.walk() if isinstance(node, File) and node.is_dirty)
         is_single = len(files) == 1
 
         async def work() -> None:
             while files:
-                await send(files.popleft())
+                file = files.popleft()
+                try:
+                    await self._send(file, alone=is_single)
+                except FileSystemError as exc:
+                    failed.append((file, exc))
+                    if isinstance(exc, TimedOut):
+                        return  # what is left would hang as long, and one after the other
 
         async with trio.open_nursery() as nursery:
             for _ in range(min(len(files), self._departures.most)):
                 nursery.start_soon(work)
-        for file, error in failed:
+        for file, error in (*failed, *((file, failed[0][1]) for file in files)):
             if file.is_dirty and file.parent is not None:  # else it was sent again meanwhile
                 await self._keeping.settle()
                 raise error
