@@ -25,7 +25,7 @@ class Container:
     name: str
     created: int
     last_active: float
-    minutes: int
+    minutes: int | None  # that it may be idle; None for ever
     memory_limit: str
     network_policy: str | None  # JSON
     is_expired: bool
@@ -37,11 +37,12 @@ class Container:
             "object": "container",
             "created_at": self.created,
             "status": "expired" if self.is_expired else "running",
-            "expires_after": {"anchor": "last_active_at", "minutes": self.minutes},
             "last_active_at": int(self.last_active),
             "memory_limit": self.memory_limit,
             "name": self.name,
         }
+        if self.minutes is not None:
+            shown["expires_after"] = {"anchor": "last_active_at", "minutes": self.minutes}
         if self.network_policy is not None:
             shown["network_policy"] = json.loads(self.network_policy)
         return shown
@@ -156,7 +157,7 @@ class Containers:
             name=row["name"],
             created=row["created"],
             last_active=last_active,
-            minutes=row["minutes"],
+            minutes=row["minutes"] if behaviours.expiry else None,
             memory_limit=row["memory_limit"],
             network_policy=row["network_policy"],
             is_expired=is_over or row["status"] == "expired",

@@ -33,6 +33,13 @@ def test_an_idle_container_expires_and_its_data_is_gone(server):
     assert server.call("GET", "/v1/containers")["data"] == []
 
 
+def test_what_lives_for_ever_says_no_time_when_it_ends(server):
+    container = server.new_container(expires_after={"anchor": "last_active_at", "minutes": 5})
+    assert listed(server, container)["expires_after"]["minutes"] == 5
+    server.set_behaviours(expiry=False)
+    assert "expires_after" not in listed(server, container)
+
+
 def test_an_expired_container_never_comes_back(server):
     container = server.new_container()
     server.age(container, 20 * 60)
