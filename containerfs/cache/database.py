@@ -147,8 +147,11 @@ def connected(path: Path, *, schema: str = "", ballast: Ballast | None = None) -
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(schema)
-    except BaseException:
+    except BaseException as exc:
         connection.close()
+        if getattr(exc.__cause__, "sqlite_errorname", "") == "SQLITE_NOTADB":
+            hint = "moved away, it is a lost one: unsent content loses its name"
+            raise LocalFault(f"{path}: {exc}; {hint}") from exc
         raise
     return connection
 

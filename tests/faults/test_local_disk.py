@@ -192,5 +192,6 @@ def test_a_corrupt_database_is_refused_with_its_name(mount, try_mount, server):
         file.write(b"not a database" * 1000)
     done = try_mount(f"--uds={server.uds}", f"--cache-dir={mounted.cache}")
     assert done.returncode == 1
-    assert "state database" in done.stderr
+    assert f"{database}: the state database" in done.stderr
+    assert "moved away" in done.stderr
     assert "Traceback" not in done.stderr
