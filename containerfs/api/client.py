@@ -23,6 +23,7 @@ from containerfs.api.exchange import Exchange
 from containerfs.api.limits import Limiter
 from containerfs.api.multipart import SMALL, FilePart
 from containerfs.api.parsing import container, page, remote_file, tells_id_alone
+from containerfs.api.retry import http_date
 from containerfs.api.session import Answer, Session
 from containerfs.api.small import SmallContents
 from containerfs.api.tls import ssl_context
@@ -85,6 +86,7 @@ class Client:
         self._uploads = uploads
         self._ranges = ranges
         self._open_ahead = open_ahead
+        self._told: tuple[str | None, float] = None, 0.0  # the server's time, and trio's then
 
     @property
     def is_busy(self) -> bool:
@@ -133,7 +135,20 @@ class Client:
         if name is not None:
             query["name"] = name
         call = Call(method="GET", path=("containers",), query=query)
-        return _page(call, await self._session.send(call), container)
+        answer = await self._session.send(call)
+        self._told = answer.response.headers.get("date"), trio.current_time()
+        return _page(call, answer, container)
+
+    def server_time(self, at: float) -> float | None:
+        """What the server's clock showed at the earliest, in Unix seconds, by its latest list of
+        containers; None where that did not tell.
+
+        Args:
+            at: Trio's clock.
+        """
+        text, told = self._told
+        date = http_date(text)
+        return None if date is None else date.timestamp() + at - told
 
     async def create_container(
         self,

@@ -90,7 +90,7 @@ def asked_wait(headers: Mapping[str, str], *, now: datetime | None = None) -> fl
     if wait is None:
         wait = _number(headers.get("retry-after"))
     if wait is None:
-        now = now or _date(headers.get("date")) or datetime.now(UTC)
+        now = now or http_date(headers.get("date")) or datetime.now(UTC)
         wait = _seconds_until(headers.get("retry-after"), now=now)
     return wait if wait is not None and 0 <= wait <= LONGEST_ASKED else None
 
@@ -146,11 +146,12 @@ def _number(text: str | None, *, scale: float = 1.0) -> float | None:
 
 
 def _seconds_until(text: str | None, *, now: datetime) -> float | None:
-    when = _date(text)
+    when = http_date(text)
     return None if when is None else (when - now).total_seconds()
 
 
-def _date(text: str | None) -> datetime | None:
+def http_date(text: str | None) -> datetime | None:
+    """The time that a header tells; None where it tells none."""
     from email.utils import parsedate_to_datetime  # seldom needed: starting is import time
 
     try:

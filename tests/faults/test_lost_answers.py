@@ -4,6 +4,8 @@ What is done to such a file meanwhile leaves nothing of it on the server that no
 """
 
 import os
+import sqlite3
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -323,3 +325,21 @@ def test_another_container_of_the_name_is_not_taken_for_one_that_was_not_made(
     mounted.expect("it may have been done", "answer was lost")
     assert errno_of(os.mkdir, mounted / "box") in ("EIO", "EHOSTUNREACH")
     assert os.listdir(mounted.path) == []
+
+
+def test_what_somebody_else_has_made_before_is_not_taken_for_one_that_was_not_made(
+    server, mount, errno_of
+):
+    mounted = mount(ttl=3600)
+    mounted.expect("it may have been done", "answer was lost")
+    assert os.listdir(mounted.path) == []
+    server.new_container("box")
+    server.stop()
+    with closing(sqlite3.connect(server.data / "containers.sqlite")) as database:
+        database.execute("UPDATE containers SET created = created - 10")
+        database.commit()
+    server.start()
+    server.set_faults({"kind": "reset", "operation": "create_container"})
+    assert errno_of(os.mkdir, mounted / "box") in ("EIO", "EHOSTUNREACH")
+    server.set_faults()
+    assert os.listdir(mounted.path) == ["box"]  # as the list says by now

@@ -5,6 +5,8 @@ import stat
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import trio
+
 from containerfs.api.client import Client
 from containerfs.api.types import Container
 from containerfs.cache.metadata import Metadata
@@ -18,6 +20,8 @@ from containerfs.fs.tree.permissions import check_can_change
 from containerfs.fs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
+
+CLOCKS_DIFFER = 2.0  # seconds, at most, between the machines of one server
 
 
 class Making:
@@ -68,11 +72,11 @@ class Making:
             raise NotPermitted("this mount neither makes nor removes containers")
         self._check_free(self._tree.root, name)
         known = frozenset(self._tree.containers)
-        asked = container_name(name)
+        asked, begun = container_name(name), trio.current_time()
         try:
             remote = await self._client.create_container(name=asked, **self._container_settings)
         except Uncertain as exc:
-            remote = await self._arrived(asked, known=known, lost=exc)
+            remote = await self._arrived(asked, known=known, begun=begun, lost=exc)
         self._metadata.learn_container(remote)
         container = self._tree.containers.get(remote.id)
         if container is None:
@@ -80,15 +84,18 @@ class Making:
         self._containers.keep_name(container)
         return container
 
-    async def _arrived(self, name: str, *, known: Collection[str], lost: Uncertain) -> Container:
+    async def _arrived(
+        self, name: str, *, known: Collection[str], begun: float, lost: Uncertain
+    ) -> Container:
         """The container that was made though the answer was lost.
 
         It is not asked for again where there is none: a list may lag, and what is made twice is
-        billed twice.
+        billed twice. One that was there before, and that nobody here knew of, is somebody else's.
 
         Args:
             name: That was asked for.
             known: Ids of the containers there were before.
+            begun: When it was asked for, by trio's clock.
 
         Raises:
             Uncertain: *lost*: the list does not tell of it.
@@ -98,10 +105,14 @@ class Making:
         except FileSystemError as exc:
             log.info("whether container %r was made is not known: %s", name, exc)
             raise lost from exc
+        earliest = (self._client.server_time(begun) or 0.0) - CLOCKS_DIFFER
         made = [
             each
             for each in listed.entries
-            if each.name == name and each.id not in known and not each.is_expired
+            if each.name == name
+            and each.id not in known
+            and not each.is_expired
+            and not 0 < each.created < int(earliest)
         ]
         if len(made) != 1:
             raise lost
