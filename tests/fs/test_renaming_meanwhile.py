@@ -1,5 +1,6 @@
 """What is changed while a rename is under way, by others or here, is neither lost nor mixed up."""
 
+import os
 from contextlib import asynccontextmanager
 
 import pytest
@@ -78,6 +79,37 @@ async def test_what_another_machine_writes_to_the_files_of_a_directory_stays(
         await one.refresh(box.name)
     contents = [content for _, content in service.truth(box)]
     assert sorted(contents) == 2 * [b"first"] + 2 * [b"second"]
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("is_gone_first", [False, True])
+async def test_what_others_put_into_a_directory_stays_where_they_did(
+    service, box, tree, is_open, is_gone_first
+):
+    await tree.mkdir(f"{box.name}/d")
+    for name in ("a", "b"):
+        await tree.write(f"{box.name}/d/{name}", b"first")
+    (old,) = (each["id"] for each in service.files(box) if each["path"].endswith("-a"))
+    handle = await tree.open(f"{box.name}/d/a", os.O_RDONLY) if is_open else None
+    async with slowly_renaming(service, tree, f"{box.name}/d", f"{box.name}/e"):
+        await tree.write(f"{box.name}/d/own", b"own")
+        if is_gone_first:
+            service.call("DELETE", f"/v1/containers/{box}/files/{old}")
+            await tree.refresh(box.name)
+        service.upload(box, "d/a", b"second")
+        await tree.refresh(box.name)
+        if not is_gone_first:
+            service.call("DELETE", f"/v1/containers/{box}/files/{old}")
+    if handle is not None:
+        await handle.close()
+    for _ in range(2):
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == {
+            "d/a": b"second",
+            "e/a": b"first",
+            "e/b": b"first",
+            "e/own": b"own",
+        }
 
 
 async def test_what_another_machine_puts_into_the_empty_directory_that_is_replaced_is_seen(

@@ -4,7 +4,7 @@ It comes after the server has all the new objects, and before anything else can 
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from containerfs.api.types import RemoteFile
@@ -145,6 +145,11 @@ class Commits:
         if late is not None:
             self._empty(late)
             self._tree.orphan(late)
+
+    def leave(self, files: Iterable[File]) -> None:
+        """Don't take these along: the next listing shows them where they are."""
+        for file in files:
+            self._tree.orphan(file)
 
     def put_back(self, file: File, parent: Directory, name: str, moves: list[Move]) -> None:
         """Undo what a listing did to *file*, which had that place, because of what was sent."""

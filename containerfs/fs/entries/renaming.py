@@ -154,6 +154,7 @@ class Renaming:
                 move.over = target.own_ids if isinstance(target, File) else ()
             await self._send(moves, check_unchanged)
             gone = await self._transfer.delete_source(moves, target)
+            self._commits.leave(self._plans.late(node, container, path, moves))
             doomed = self._commits.commit(node, new, new_name, target, moves)
             for pair in gone:
                 self._journal.deleted(*pair)
@@ -213,6 +214,8 @@ class Renaming:
                     locks.callback(self._store.unpin, move.content)
             locks.callback(self._transfer.thaw, moves)
             await self._send(moves, check_unchanged)
+            for each in plans:
+                self._commits.leave(self._plans.late(*each, moves))
             doomed = self._commits.commit_exchange(one, other, moves)
             await self._transfer.delete(doomed, patience=PUT_OFF_AFTER)
         self._send_in_background(one)

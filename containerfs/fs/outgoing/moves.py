@@ -76,15 +76,7 @@ class Plans:
             CrossDevice: There are too many, or one that is being written has an old object in
                 another container, which must stay until the new content is sent.
         """
-        if isinstance(node, File):
-            found = [(node, base)]
-        elif isinstance(node, Directory):
-            start = len(node.path)
-            found = [
-                (each, base + each.path[start:]) for each in node.walk() if isinstance(each, File)
-            ]
-        else:
-            found = []
+        found = list(_files(node, base))
         moves = [
             Move(file=file, container=container, path=path)
             for file, path in found
@@ -99,6 +91,22 @@ class Plans:
             raise CrossDevice(f"{len(moves)} files are more than rename_limit ({self._limit})")
         return moves
 
+    def late(
+        self, node: Node, container: ContainerDirectory, base: str, moves: list[Move]
+    ) -> list[File]:
+        """What others have put below the directory *node* since `plan` said these moves: it is
+        where it was on the server, and stays there.
+        """
+        moved = {move.file.ino for move in moves}
+        return [
+            file
+            for file, path in _files(node, base)
+            if file is not node
+            and file.ino not in moved
+            and not is_sent_from_here(file)
+            and self._must_be_sent(file, container, path, alone=False)
+        ]
+
     def _must_be_sent(
         self, file: File, container: ContainerDirectory, path: str, *, alone: bool
     ) -> bool:
@@ -111,6 +119,23 @@ class Plans:
         if file.remote is None:
             return False
         return not is_here or not is_named(file.remote, path)
+
+
+def is_sent_from_here(file: File) -> bool:
+    """Whether it is known by the object that it shows: one that was only listed is anybody's."""
+    remote, local = file.remote, file.local
+    return remote is not None and local is not None and local.file_id == remote.id
+
+
+def _files(node: Node, base: str) -> Iterator[tuple[File, str]]:
+    """The files that *node* is or holds, and their paths where it is *base*."""
+    if isinstance(node, File):
+        yield node, base
+    elif isinstance(node, Directory):
+        start = len(node.path)
+        for each in node.walk():
+            if isinstance(each, File):
+                yield each, base + each.path[start:]
 
 
 def made(moves: list[Move]) -> set[tuple[str, str]]:
