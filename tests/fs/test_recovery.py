@@ -115,6 +115,33 @@ async def test_what_was_written_after_the_crash_is_what_counts(service, box, mou
         assert ("a", b"old") not in service.truth(box)
 
 
+@pytest.mark.parametrize("naming", ["hash", "plain"])
+@pytest.mark.parametrize("slashes", ["keep", "flatten", "refuse"])
+async def test_what_was_written_to_while_it_was_sent_leaves_nothing_behind(
+    service, box, mounting, slashes, naming
+):
+    service.set_behaviours(slashes=slashes, naming=naming)
+    async with mounting() as tree:
+        for name in ("d", "e"):
+            await tree.mkdir(f"{box.name}/{name}")
+            await tree.write(f"{box.name}/{name}/a", b"old")
+        handle = await tree.open(f"{box.name}/e/a", os.O_RDWR)
+        await handle.write(b"first")
+        service.set_faults(LOST, {"kind": "stall", "operation": "list_files"})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.flush)
+            await tree.until(lambda: service.fired(1))
+            await handle.write(b"second")
+            nursery.cancel_scope.cancel()
+        service.set_faults()
+    async with mounting() as tree:
+        assert await tree.all(box.name) == {"d/a": b"old", "e/a": b"second"}
+        await tree.unlink(f"{box.name}/e/a")
+        await tree.refresh(box.name)
+        assert await tree.all(box.name) == {"d/a": b"old"}
+    assert [content for _, content in service.truth(box)] == [b"old"]
+
+
 @pytest.mark.parametrize("slashes", ["keep", "flatten", "refuse"])
 async def test_equal_files_in_directories_are_recovered_each(service, box, mounting, slashes):
     service.set_behaviours(slashes=slashes)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from containerfs.api.types import RemoteFile
 from containerfs.cache.state import LocalNode, State
 from containerfs.fs.names.layout import Placed, own_path, placing
-from containerfs.fs.names.names import stripped
+from containerfs.fs.names.names import DATA, marked_name, stripped
 from containerfs.fs.tree.amending import Amendment, hidden
 from containerfs.fs.tree.nodes import SPECIAL, ContainerDirectory, Directory, File, Symlink
 from containerfs.fs.tree.objects import Objects
@@ -173,10 +173,13 @@ class Reconciliation:
             if entry.container_id == container.remote.id:
                 directories.update(_parents(entry.path))
                 if entry.state == "sending":
-                    sending[tuple(entry.path.split("/"))] = entry.path
+                    marked = marked_name(entry.path).split("/")  # which no other file has
+                    for parts in (entry.path.split("/"), marked, marked[-1:]):
+                        sending[tuple(parts)] = entry.path
         if sending:  # an upload whose answer has not come, or never will, may be listed
             for file in listed:
-                sent_as = sending.get(stripped(file.path, id=file.id) or ())
+                short = stripped(file.path, id=file.id)
+                sent_as = sending.get(short or tuple(file.path.removeprefix(DATA).split("/")))
                 if sent_as is not None:
                     kept.setdefault(file.id, sent_as)
         return (
