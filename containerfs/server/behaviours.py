@@ -64,7 +64,7 @@ class Behaviours:
         types = get_type_hints(Behaviours)
         for name in values:
             if name not in types:
-                raise BehaviourError(f"no behaviour is called '{name}'")
+                raise BehaviourError(f"no behaviour is called '{name}': {', '.join(types)}")
         return dataclasses.replace(
             self, **{name: _parsed(name, types[name], value) for name, value in values.items()}
         )
@@ -88,8 +88,14 @@ def parse_behaviours(texts: Iterable[str]) -> Behaviours:
 def _parsed(name: str, kind: Any, value: Any) -> Any:
     parsed = _converted(kind, value)
     if parsed is NotImplemented:
-        raise BehaviourError(f"'{value}' is no value of the behaviour '{name}'")
+        raise BehaviourError(f"'{value}' is no value of the behaviour '{name}'{_choices(kind)}")
     return parsed
+
+
+def _choices(kind: Any) -> str:
+    """The end of a message: what it may be, where that is a choice."""
+    words = ("on", "off") if kind is bool else get_args(kind) if get_origin(kind) is Literal else ()
+    return f": {', '.join(words)}" if words else ""
 
 
 def _converted(kind: Any, value: Any) -> Any:

@@ -160,27 +160,37 @@ def fault_from_json(values: Mapping[str, Any]) -> Fault:
     known = {field.name: field for field in dataclasses.fields(Fault)}
     for name in values:
         if name not in known:
-            raise FaultError(f"a fault has no '{name}'")
+            raise FaultError(f"a fault has no '{name}': it has {', '.join(known)}")
     if "kind" not in values:
-        raise FaultError("a fault needs a kind")
-    try:
-        fault = Fault(**{name: _converted(name, value) for name, value in values.items()})
-    except (TypeError, ValueError) as exc:
-        raise FaultError(f"a fault has a bad value: {exc}") from exc
+        raise FaultError(f"a fault needs a kind: {', '.join(get_args(Kind))}")
+    fault = Fault(**{name: _member(name, value) for name, value in values.items()})
     _check_numbers(fault)
-    if fault.operation != "*" and fault.operation not in OPERATIONS:
-        raise FaultError(f"no operation is called '{fault.operation}'")
-    if fault.kind not in get_args(Kind):
-        raise FaultError(f"no fault is of the kind '{fault.kind}'")
-    if fault.header not in get_args(RetryHeader):
-        raise FaultError(f"no retry header is called '{fault.header}'")
+    for name, words in _WORDS.items():
+        if getattr(fault, name) not in words:
+            raise FaultError(
+                f"'{getattr(fault, name)}' is no {name} of a fault: {', '.join(words)}"
+            )
     return fault
+
+
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "operation": ("*", *OPERATIONS),
+    "kind": get_args(Kind),
+    "header": get_args(RetryHeader),
+}
 
 
 def _check_numbers(fault: Fault) -> None:
     amounts = (fault.after, fault.count or 0, fault.at, fault.seconds or 0, fault.limit)
     if min(amounts) < 0 or not 0 <= fault.probability <= 1 or not 200 <= fault.status <= 599:
         raise FaultError("a fault has a number that makes no sense")
+
+
+def _member(name: str, value: Any) -> Any:
+    try:
+        return _converted(name, value)
+    except (TypeError, ValueError) as exc:
+        raise FaultError(f"'{value}' is no {name} of a fault") from exc
 
 
 def _converted(name: str, value: Any) -> Any:

@@ -37,6 +37,20 @@ def test_a_behaviour_nobody_knows_is_refused(text):
         parse_behaviours([text])
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("colour=red", "no behaviour is called 'colour': naming, prefix,"),
+        ("naming=odd", "'odd' is no value of the behaviour 'naming': hash, plain, file_id$"),
+        ("range=odd", "'odd' is no value of the behaviour 'range': on, off$"),
+        ("latency=odd", "'odd' is no value of the behaviour 'latency'$"),
+    ],
+)
+def test_what_a_behaviour_may_be_is_told(text, said):
+    with pytest.raises(BehaviourError, match=said):
+        parse_behaviours([text])
+
+
 def test_behaviours_change_while_the_server_runs(server):
     assert server.admin("GET", "/admin/behaviours")["naming"] == "hash"
     changed = server.admin("PUT", "/admin/behaviours", {"naming": "plain", "range": False})

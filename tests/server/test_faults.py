@@ -37,6 +37,22 @@ def test_a_fault_that_makes_no_sense_is_refused(text):
         parse_fault(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kind=odd", "'odd' is no kind of a fault: status, rate-limit,"),
+        ("kind=cut,operation=odd", "'odd' is no operation of a fault: [*], list_containers,"),
+        ("kind=status,header=odd", "'odd' is no header of a fault: none, retry-after,"),
+        ("kind=cut,odd=1", "a fault has no 'odd': it has kind, operation,"),
+        ("kind=cut,count=odd", "'odd' is no count of a fault$"),
+        ("count=1", "a fault needs a kind: status,"),
+    ],
+)
+def test_what_a_fault_may_be_is_told(text, said):
+    with pytest.raises(FaultError, match=said):
+        parse_fault(text)
+
+
 def test_a_fault_from_json_has_the_same_members():
     assert fault_from_json({"kind": "cut", "at": 5}) == parse_fault("kind=cut,at=5")
     with pytest.raises(FaultError):
