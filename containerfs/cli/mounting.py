@@ -75,7 +75,15 @@ def check(source: Source, directory: Path, options: Options) -> Mounting:
             mountpoint.prepare(path, nonempty=options.nonempty)
         except mountpoint.AlreadyMountedError as error:
             raise mountpoint.MountError(f"{error}{_by_whom(path)}") from error
+        _check_hides_nothing_of_ours(path, cache=options.cache_dir, data=source.data)
     return Mounting(source=source, mountpoint=path, options=options, connection=connection)
+
+
+def _check_hides_nothing_of_ours(path: Path, *, cache: Path, data: Path | None) -> None:
+    """A mount that keeps what it needs below itself would wait for itself, for ever."""
+    for what, place in (("cache", cache), ("data", data)):
+        if place is not None and Path(os.path.realpath(place)).is_relative_to(path):
+            raise mountpoint.MountError(f"{path} would hide its own {what} directory, {place}")
 
 
 def serve(mounting: Mounting, *, ready: Ready) -> None:

@@ -112,6 +112,24 @@ def test_a_file(containerfs, tmp_path):
     assert (code, said) == (1, f"containerfs: {tmp_path / 'file'}: not a directory\n")
 
 
+@pytest.mark.parametrize("below", [".", "below", "below/deep"])
+@pytest.mark.parametrize("what", ["cache", "data"])
+def test_a_directory_that_would_hide_its_own_cache_or_data(
+    containerfs, directory, tmp_path, what, below
+):
+    (tmp_path / "link").symlink_to(directory)
+    place = tmp_path / "link" / below
+    source, option = (
+        (f"local:{place}", ()) if what == "data" else ("local:", ("--cache-dir", place))
+    )
+    code, said = containerfs("mount", *option, source, directory)
+    assert (code, said) == (
+        1,
+        f"containerfs: {directory} would hide its own {what} directory, {place}\n",
+    )
+    assert list(directory.iterdir()) == []
+
+
 def test_a_directory_that_has_entries(containerfs, directory):
     (directory / "entry").touch()
     code, said = containerfs("mount", "local:", directory)
