@@ -57,9 +57,13 @@ def locate(directory: Path) -> Path:
 
 def at(path: Path) -> Mounted | None:
     """What is mounted on exactly this path; the uppermost where several are."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        found = [line for line in table if _unescape(line.split(" ", 5)[4]) == str(path)]
+    found = [line for line in _table() if _unescape(line.split(" ", 5)[4]) == str(path)]
     return _parse(found[-1]) if found else None
+
+
+def _table() -> list[str]:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        return list(table)
 
 
 def read_far_ahead(path: Path) -> None:
@@ -214,12 +218,14 @@ def _run(command: list[str], path: Path) -> None:
 
 
 def _users(path: Path) -> str:
-    """Who works in the directory, as far as this user may see: the end of a message.
+    """What is mounted below the directory, and who works in it as far as this user may see: the end
+    of a message.
 
     A program that is just being replaced (execve(2)) keeps who looks at it waiting, until what it
     closes meanwhile is answered: the others are named without it.
     """
-    found: list[str] = []
+    places = [_parse(line).path for line in _table()]
+    found = [f"the mount on {each}" for each in places if path in each.parents]
     looking = threading.Thread(target=_look_for_users, args=(path, found), daemon=True)
     looking.start()
     looking.join(_LOOKING)

@@ -52,7 +52,7 @@ def _has_due(account: Account) -> bool:
 
 
 def _is_mounted(path: Path) -> bool:
-    real = path.absolute()
+    real = mountpoint.locate(path)
     return any(
         mounted.is_ours and not mountpoint.is_dead(above)
         for above in (real, *real.parents)

@@ -54,6 +54,16 @@ UNSENT = {"box/a": "waiting", "box/b": "waiting"}
 CONTENT = {"box/a": b"first", "box/b": b"second"}
 
 
+def test_sync_finds_a_running_mount_through_a_symbolic_link(mount, run, command, tmp_path, told):
+    mounted = mount(write_back=600)
+    (mounted / "box").mkdir()
+    (mounted / "box" / "a").write_bytes(b"first")
+    (tmp_path / "link").symlink_to(mounted.path)
+    assert paths(told("queue", mounted.path)) == {"box/a": "waiting"}
+    run(command, "sync", tmp_path / "link" / "box" / "a")
+    assert told("queue", mounted.path) == []
+
+
 def test_queue_works_beside_a_mount_after_its_death_and_without_one(kept, told, server):
     assert paths(told("queue", kept.path)) == UNSENT  # its cache directory is on record
     server.set_faults({"kind": "status", "operation": "create_file", "status": 403})

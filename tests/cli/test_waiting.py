@@ -70,6 +70,19 @@ def test_a_directory_in_use_stays_mounted_and_as_patient_as_before(waiting, run,
     assert "is kept here" not in waiting.log
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system of the kernel's")
+def test_umount_names_what_is_mounted_below(mount, run, command):
+    mounted = mount()
+    (mounted / "box").mkdir()
+    run("mount", "-t", "tmpfs", "none", mounted / "box")
+    try:
+        done = run(command, "umount", mounted.path, check=False)
+    finally:
+        run("umount", mounted / "box")
+    assert done.returncode == 1
+    assert f"{mounted.path}: in use by the mount on {mounted.path}/box" in done.stderr
+
+
 @pytest.fixture
 def foreground(on_terminal, server, tmp_path):
     """A mount in the foreground of a terminal, with a file that the server does not take."""
