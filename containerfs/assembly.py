@@ -173,12 +173,21 @@ class Mount:
             await self._backups.retire()
             await self._uncertain.try_to_settle()
             await self.outstanding.delete()
-        paths = [entry.path for entry in self._storage.journal.entries if not entry.held]
-        if paths:
-            log.warning("%s is kept here and sent by the next mount", _named(paths))
+        self._tell_what_is_kept()
         self._storage.metadata.save()
         self._storage.store.save()
         self.spools.close()
+
+    def _tell_what_is_kept(self) -> None:
+        expired = {id for id, each in self.tree.containers.items() if each.is_snapshot}
+        kept = [entry for entry in self._storage.journal.entries if not entry.held]
+        for is_lost, what in (
+            (False, "and sent by the next mount"),
+            (True, "for `containerfs recover`: the container has expired"),
+        ):
+            paths = [each.path for each in kept if (each.container_id in expired) is is_lost]
+            if paths:
+                log.warning("%s is kept here %s", _named(paths), what)
 
 
 def _named(paths: list[str]) -> str:

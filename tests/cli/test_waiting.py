@@ -83,6 +83,17 @@ def test_umount_names_what_is_mounted_below(mount, run, command):
     assert f"{mounted.path}: in use by the mount on {mounted.path}/box" in done.stderr
 
 
+def test_what_can_never_be_sent_is_left_to_recover(mount, server):
+    mounted = mount(write_back=600)
+    mounted.expect("is kept here", "has expired", "not everything could be sent")
+    (mounted / "box").mkdir()
+    (mounted / "box" / "a").write_bytes(b"content")
+    server.expire(os.getxattr(mounted / "box", "user.containerfs.id").decode())
+    mounted.stop()
+    assert "'a' is kept here for `containerfs recover`: the container has expired" in mounted.log
+    assert "sent by the next mount" not in mounted.log
+
+
 @pytest.fixture
 def foreground(on_terminal, server, tmp_path):
     """A mount in the foreground of a terminal, with a file that the server does not take."""
