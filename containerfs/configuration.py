@@ -122,7 +122,8 @@ def _as_text(name: str, value: Any, file: Path) -> str:
         fits = isinstance(value, str)
     if not fits:
         kind = type(value).__name__
-        raise OptionError(f"{file}: {name}: a value of type {kind} does not fit here")
+        hint = ": it is true or false" if option.is_flag else ": write it in quotes"
+        raise OptionError(f"{file}: {name}: a value of type {kind} does not fit here{hint}")
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -230,9 +230,11 @@ def test_the_file_has_the_types_of_toml(load):
     "line",
     ["ttl = true", "ro = 1", 'ro = "yes"', "umask = 22", "ttl = [1]", "base_url = 1", "ttl = {}"],
 )
-def test_a_value_of_the_wrong_type_is_named_with_its_file(load, config, line):
+def test_a_value_of_the_wrong_type_is_named_with_its_file_and_what_it_may_be(load, config, line):
     name = line.split()[0]
-    with pytest.raises(OptionError, match=f"config.toml: {name}: a value of type .* does not fit"):
+    hint = "it is true or false" if name == "ro" else "write it in quotes"
+    said = f"config.toml: {name}: a value of type .* does not fit here: {hint}"
+    with pytest.raises(OptionError, match=said):
         load(file=line)
 
 
