@@ -275,7 +275,7 @@ def test_connections_and_threads_are_bounded_under_many_readers_and_writers(
         done = [*pool.map(read, contents)], [*pool.map(write, range(100))]
     assert all(map(all, done))
     server.forget_requests()
-    assert 4 <= most_connections[0] <= 8 + 1  # one is the test's own
+    assert 2 <= most_connections[0] <= 8 + 1  # one is the test's own
     assert most_threads[0] <= 64
     assert len(stored(id_of(box))) == 200
 

@@ -184,10 +184,20 @@ def test_reading_out_of_order_fetches_what_is_read_and_nothing_else(full, server
 def test_far_steps_in_a_small_directory_are_no_scan_yet(server, mount):
     box_id = server.new_container("box")
     for number in range(40):
-        server.write(box_id, f"/mnt/data/{number:02}", b"content")
+        server.write(box_id, f"/mnt/data/{number:02}", b"content", created_at=1_000 + number)
     directory = mount(ttl=300) / "box"
-    for number in (1, 11, 25, 38):  # three steps in order, as among ten that are chosen by chance
-        (directory / f"{number:02}").read_bytes()
+    number_of = {path: path.stat().st_ino for path in sorted(directory.iterdir())}
+    # Three steps in order, as among ten that are chosen by chance; backwards in the other orders.
+    chosen = next(
+        paths
+        for paths in itertools.combinations(list(number_of), 4)
+        if all(
+            int(after.name) - int(before.name) >= 8 and number_of[after] < number_of[before]
+            for before, after in itertools.pairwise(paths)
+        )
+    )
+    for path in chosen:
+        path.read_bytes()
     assert len(contents(server)) == 4
 
 
