@@ -12,7 +12,6 @@ from typing import Any
 
 import about
 import click
-import memory
 import plot
 import report
 from boxes import QUICK, Sizes
@@ -102,8 +101,6 @@ def main(
         signal.signal(each, _stop)
     samples: list[Sample] = []
     before = about.load()
-    if not quick:
-        memory.touch()
     code = 0
     try:
         run(plan, samples, lambda line: click.echo(line, err=True))
