@@ -50,7 +50,7 @@ def test_a_socket_that_is_gone_is_only_logged(tmp_path, caplog):
 def test_the_unit_is_one_that_systemd_understands(tmp_path):
     unit = ROOT / "systemd" / "containerfs@.service"
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--user", str(unit)],
+        ["systemd-analyze", "verify", "--user", "--man=no", str(unit)],
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
         capture_output=True,
         text=True,

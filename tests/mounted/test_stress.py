@@ -19,7 +19,6 @@ FIO = {
 # the normal run, and what else it must be told.
 STRESSORS = {
     "access": (20, []),
-    "chattr": (2, []),
     "chmod": (20, []),
     "chown": (50, []),
     "copy-file": (2, ["--copy-file-bytes=128m"]),
@@ -66,7 +65,6 @@ LONG = {
 UNFIT = {
     "fallocate": "FUSE asks libfuse, and pyfuse3 has no handler for it",
     "fiemap": "there are no extents of a disk to tell of (FS_IOC_FIEMAP)",
-    "inode-flags": "there is no place for the flags of FS_IOC_SETFLAGS",
     "link": "the service has no hard links",
     "verity": "fs-verity belongs to the file systems that have it built in",
 }
