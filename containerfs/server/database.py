@@ -70,13 +70,17 @@ def open_database(path: Path) -> sqlite3.Connection:
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
     database = sqlite3.connect(path, isolation_level=None, cached_statements=512)
-    database.row_factory = sqlite3.Row
-    # The directory's lock keeps others out: locking each transaction too would only cost.
-    database.execute("PRAGMA locking_mode = EXCLUSIVE")
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = NORMAL")
-    database.execute("PRAGMA wal_autocheckpoint = 4000")  # pages; each waits for the disk
-    database.executescript(_SCHEMA)
+    try:
+        database.row_factory = sqlite3.Row
+        # The directory's lock keeps others out: locking each transaction too would only cost.
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA wal_autocheckpoint = 4000")  # pages; each waits for the disk
+        database.executescript(_SCHEMA)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,23 +43,24 @@ def open_store(data: Path) -> Iterator[Store]:
             database = open_database(data / _DATABASE)
         except sqlite3.Error as exc:
             raise ServeError(f"can't open the database in {data}: {exc}") from exc
-        contents = Contents(data / "content")
-        known = _known_contents(database)
-        if not was_closed(database):
-            contents.sweep(known)
-        contents.extend(known)
-        containers = Containers(database, contents)
-        try:
-            yield Store(
-                contents=contents,
-                containers=containers,
-                files=Files(database, contents),
-                registry=Registry(database, contents),
-            )
-        finally:
-            contents.close()
-            containers.close()
-            close_database(database)
+        with closing(database):
+            contents = Contents(data / "content")
+            known = _known_contents(database)
+            if not was_closed(database):
+                contents.sweep(known)
+            contents.extend(known)
+            containers = Containers(database, contents)
+            try:
+                yield Store(
+                    contents=contents,
+                    containers=containers,
+                    files=Files(database, contents),
+                    registry=Registry(database, contents),
+                )
+            finally:
+                contents.close()
+                containers.close()
+                close_database(database)
 
 
 def _prepare(data: Path) -> None:

@@ -203,7 +203,7 @@ def test_an_error_that_nobody_expected_is_eio_and_the_mount_lives_on(mount, serv
     (box / "file").write_bytes(b"content")
     mounted.expect(" failed", "brought to its end", "could not be taken back")
     (state,) = mounted.cache.rglob("state.sqlite")
-    with sqlite3.connect(state) as database:
+    with closing(sqlite3.connect(state)) as database:
         database.execute("ALTER TABLE nodes RENAME TO hidden")
     for call, *args in (
         (os.chmod, box / "file", 0o600),
@@ -215,9 +215,8 @@ def test_an_error_that_nobody_expected_is_eio_and_the_mount_lives_on(mount, serv
     ):
         assert errno_of(call, *args) == "EIO", call
     assert (box / "file").read_bytes() == b"content"
-    with sqlite3.connect(state) as database:
+    with closing(sqlite3.connect(state)) as database:
         database.execute("ALTER TABLE hidden RENAME TO nodes")
-    database.close()
     (box / "file").write_bytes(b"changed")
     os.rename(box / "file", box / "renamed")
     os.mkdir(box / "another")
