@@ -469,6 +469,24 @@ def eventually() -> Callable[..., Any]:
 
 
 @pytest.fixture
+def sync() -> Callable[[Path | str], None]:
+    """Has the server hold what is open at a path or below it, as GNU's sync(1) does.
+
+    Without a fork, as closing the copies of our descriptors would send them, too; and that of
+    uutils, which Ubuntu 26.04 has, makes no call that a file system sees.
+    """
+
+    def sync(path: Path | str) -> None:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    return sync
+
+
+@pytest.fixture
 def errno_of() -> Callable[..., str | None]:
     def errno_of(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str | None:
         try:

@@ -73,11 +73,11 @@ def facts(tree):
     return found
 
 
-def test_a_copied_tree_compares_equal_everywhere(mounted, project, mount, run, stored):
+def test_a_copied_tree_compares_equal_everywhere(mounted, project, mount, run, stored, sync):
     box = mounted / "box"
     run("cp", "-r", project, box)
     run("diff", "-r", project, box / "tree")
-    run("sync", box)  # empty files are sent after a moment
+    sync(box)  # empty files are sent after a moment
     run("diff", "-r", project, mount() / "box" / "tree")
     mounted.remount()
     run("diff", "-r", project, box / "tree")
@@ -141,7 +141,7 @@ def test_pythons_zipfile(box, project, run, tmp_path):
         assert archive.read("more") == b"more"
 
 
-def test_rsync_transfers_once_what_does_not_change(mounted, tree, run, server, tmp_path):
+def test_rsync_transfers_once_what_does_not_change(mounted, tree, run, server, tmp_path, sync):
     box = mounted / "box"
 
     def changed(*words):
@@ -149,7 +149,7 @@ def test_rsync_transfers_once_what_does_not_change(mounted, tree, run, server, t
 
     assert len(changed()) == len(facts(tree)) + 2  # "created directory", and the directory itself
     assert facts(box / "copy") == facts(tree)
-    run("sync", box)  # empty files wait a moment
+    sync(box)  # empty files wait a moment
     server.forget_requests()
     assert changed() == []
     assert changed("--checksum") == []
@@ -167,7 +167,7 @@ def test_rsync_transfers_once_what_does_not_change(mounted, tree, run, server, t
     [[], ["--inplace"], ["--append"], ["--append-verify"], ["--delete"]],
     ids=lambda how: "".join(how).strip("-"),
 )
-def test_rsync_brings_a_copy_up_to_date(box, tree, run, sent, how):
+def test_rsync_brings_a_copy_up_to_date(box, tree, run, sent, how, sync):
     run("rsync", "-a", f"{tree}/", f"{box}/copy/")
     with (tree / "plain").open("ab") as writer:
         writer.write(b"more\n" * 1000)
@@ -179,6 +179,6 @@ def test_rsync_brings_a_copy_up_to_date(box, tree, run, sent, how):
     os.utime(tree / "dir", ns=(LONG_AGO, LONG_AGO))
     os.utime(box / "copy" / "dir", ns=(LONG_AGO, LONG_AGO))
     assert facts(box / "copy") == facts(tree)
-    run("sync", box)
+    sync(box)
     assert sent(box)["copy/plain"] == (tree / "plain").read_bytes()
     assert set(sent(box)) == {"copy/plain", "copy/dir/none", "copy/dir/secret ä"}

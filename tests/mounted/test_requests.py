@@ -220,10 +220,10 @@ def test_an_unchanged_listing_is_refreshed_by_asking_for_each_of_its_pages_once(
 
 
 @pytest.mark.parametrize("options", [{}, {"write_back": 1}], ids=["default", "write_back"])
-def test_a_copy_is_one_upload_a_file_and_nothing_else(entered, asked, run, source, options):
+def test_a_copy_is_one_upload_a_file_and_nothing_else(entered, asked, run, source, options, sync):
     box, files = entered(**options), source(40)
     run("cp", "-r", files, box / "copy")
-    run("sync", box)
+    sync(box)
     assert asked() == {"create_file": 40}
     run("diff", "-r", files, box / "copy")
     assert asked() == {}

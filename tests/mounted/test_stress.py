@@ -97,7 +97,7 @@ def stress(run, mounted):
     return stress
 
 
-def test_fio_reads_what_it_wrote(mounted, run, pytestconfig):
+def test_fio_reads_what_it_wrote(mounted, run, pytestconfig, sync):
     size = "64m" if pytestconfig.getoption("--deep") else "2m"
     for words in FIO.values():
         said = run(
@@ -106,7 +106,7 @@ def test_fio_reads_what_it_wrote(mounted, run, pytestconfig):
         )
         jobs = json.loads(said[said.index("{") :])["jobs"]
         assert all(job["error"] == 0 and job["write"]["total_ios"] for job in jobs), words
-        run("sync", mounted / "box")
+        sync(mounted / "box")
         for left in (mounted / "box").iterdir():
             left.unlink()
 

@@ -24,14 +24,6 @@ def boxed(mount):
     return boxed
 
 
-def sync(path):
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def test_with_write_back_close_returns_once_the_file_is_safe_on_this_disk(
     boxed, server, stored, run, command
 ):
@@ -72,7 +64,7 @@ def test_with_write_back_many_are_sent_at_once(boxed, server, stored, eventually
     eventually(lambda: stored(id) == contents)
 
 
-def test_with_write_back_fsync_and_sync_wait_for_the_server(boxed, stored):
+def test_with_write_back_fsync_and_sync_wait_for_the_server(boxed, stored, sync):
     _, box = boxed(write_back=LATER)
     id = xattr(box, "id")
     with (box / "file").open("wb", buffering=0) as writer:
@@ -100,7 +92,7 @@ def test_with_write_back_a_file_that_is_saved_again_is_sent_once(boxed, server, 
 
 @pytest.mark.parametrize("how", ["close", "fsync"])
 def test_with_write_back_a_failure_is_the_next_closes_error_once(
-    boxed, server, errno_of, eventually, how
+    boxed, server, errno_of, eventually, how, sync
 ):
     mounted, box = boxed(write_back=0)
     mounted.expect("'file' is not on the server", "is kept here", "not everything")
@@ -144,7 +136,7 @@ def test_with_write_back_a_write_while_it_is_sent_is_not_mixed_in(boxed, server,
     assert stored(id) == {"file": last}
 
 
-def test_what_is_written_while_a_directory_is_synced_is_sent_by_the_next_fsync(boxed, stored):
+def test_what_is_written_while_a_directory_is_synced_is_sent_by_the_next_fsync(boxed, stored, sync):
     _, box = boxed(write_back=LATER)
     id = xattr(box, "id")
     names = [f"file{number}" for number in range(4)]
