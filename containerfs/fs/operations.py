@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import pyfuse3
 import trio
 
-from containerfs.errors import IsADirectory, NotFound, NotPermitted, Stale
+from containerfs.errors import IsADirectory, NotFound, NotPermitted, NotSupported, Stale
 from containerfs.fs.entries.making import Making
 from containerfs.fs.entries.removing import Removing
 from containerfs.fs.entries.renaming import Renaming
@@ -22,6 +22,7 @@ from containerfs.fs.files.opening import Opening
 from containerfs.fs.files.reading import Reading
 from containerfs.fs.files.writing import Writing
 from containerfs.fs.kernel.boundary import boundary
+from containerfs.fs.kernel.callers import program
 from containerfs.fs.kernel.handles import DOTS
 from containerfs.fs.kernel.notifying import is_own_thread
 from containerfs.fs.listings.browsing import Browsing
@@ -37,6 +38,7 @@ from containerfs.upload.outstanding import Outstanding
 
 log = logging.getLogger(__name__)
 
+LS = "ls"  # a program that wants no attributes of users
 BLOCK = 4096  # bytes, of statfs
 TOTAL = 1 << 50  # bytes that statfs pretends there are: the service tells no limit
 
@@ -385,6 +387,11 @@ class Operations(pyfuse3.Operations):
 
     @boundary()
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
+        # A newer `ls -l` asks this of each file, to look for access control lists and security
+        # contexts, of which there are none (gnulib, lib/file-has-acl.c); told so, it asks no other
+        # file. That of uutils takes any attribute for a list.
+        if program(ctx.pid) == LS:
+            raise NotSupported("attributes for ls")
         return [os.fsencode(name) for name in self._xattrs.names(self._inodes[inode])]
 
     @boundary()

@@ -1,6 +1,7 @@
 """Modes, owners, times, extended attributes and links: kept here, because the service has none."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -246,6 +247,25 @@ def test_attributes_have_the_limits_of_a_disk(file, errno_of):
     for name in ("security.x", "trusted.x"):
         assert errno_of(os.getxattr, file, name) in ("ENODATA", "ENOTSUP")
         assert errno_of(os.setxattr, file, name, b"x") in ("ENOTSUP", "EPERM")
+
+
+def test_ls_is_told_of_no_attributes(file, run, tmp_path):
+    assert "user.containerfs.id=" in run("getfattr", "-d", file)
+    shutil.copy(shutil.which("getfattr"), tmp_path / "ls")
+    assert "not supported" in run(tmp_path / "ls", "-d", file, check=False).stderr
+    assert run(tmp_path / "ls", "-n", "user.containerfs.container", file)
+    assert run("ls", "-l", file).startswith("-rw-r--r-- ")
+
+
+def test_ls_asks_for_attributes_once_and_not_for_each_file(box, run, tmp_path):
+    if "GNU" not in run("ls", "--version"):
+        pytest.skip("another ls may ask for each file")
+    for number in range(50):
+        (box / str(number)).touch()
+    calls = "trace=getxattr,lgetxattr,listxattr,llistxattr,?getxattrat,?listxattrat"
+    said = run("strace", "-qq", "-o", tmp_path / "calls", "-e", calls, "ls", "-l", box)
+    assert len(said.splitlines()) == 51
+    assert 0 < (tmp_path / "calls").read_text().count("xattr") < 5
 
 
 def test_symbolic_links_hold_any_target(box, errno_of, run):

@@ -8,7 +8,6 @@ that index whole file systems, and nothing once the opens stop coming.
 
 import logging
 from collections import OrderedDict, deque
-from pathlib import Path
 
 import trio
 
@@ -17,6 +16,7 @@ from containerfs.cache.content import ContentStore
 from containerfs.cache.downloads import Downloads
 from containerfs.errors import FileSystemError
 from containerfs.fs.files.scanning import LAST_WINDOW, Scan, Siblings, parent_of
+from containerfs.fs.kernel.callers import program
 from containerfs.fs.kernel.pages import give_content
 from containerfs.fs.tree.nodes import Directory, File
 
@@ -89,7 +89,7 @@ class Prefetch:
         if not scan.orders:
             if not is_elsewhere or self._downloads.is_running(remote):
                 return
-            if scan.is_first(file) or is_indexer(pid):
+            if scan.is_first(file) or program(pid) in INDEXERS:
                 return
             scan.begin(self._siblings(directory), self._is_small, budget=self._budget)
         found = scan.opened(file, is_elsewhere=is_elsewhere)
@@ -182,11 +182,3 @@ class Prefetch:
             self._bytes -= size
             if is_held_up:
                 self._idle.unpark(count=len(self._pending))
-
-
-def is_indexer(pid: int) -> bool:
-    """Whether the process is one that reads every file there is, for nobody in particular."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip() in INDEXERS
-    except OSError:
-        return False
