@@ -13,6 +13,7 @@ from containerfs.api.client import Client
 from containerfs.cache.state import State
 from containerfs.errors import FileSystemError
 from containerfs.fs.entries.committing import Commits
+from containerfs.fs.entries.copies import Copies
 from containerfs.fs.entries.making import Making
 from containerfs.fs.entries.removing import Removing
 from containerfs.fs.entries.renaming import Renaming
@@ -105,6 +106,7 @@ class Mount:
             scratch=scratch,
             limit=options.rename_limit,
         )
+        self._overwritten = sends.overwritten
         self._settling, self._uncertain = sends.settling, sends.uncertain
         self._doubts = Doubts(
             journal=storage.journal,
@@ -144,6 +146,7 @@ class Mount:
         an earlier mount was in the middle of is ended.
         """
         await self.namespace.refresh(self.tree.root)
+        await self._overwritten.restore()
         await self._settling.settle()
         if self._storage.journal.doubtful:  # what arrived of a rename is not what arrived of these
             await self._uncertain.try_to_settle()
@@ -244,6 +247,7 @@ def _renaming(
         plans=Plans(scratch=scratch, limit=limit, sends_at_once=not sends.write_back.is_on),
         transfer=transfer,
         commits=commits,
+        copies=Copies(spooling=held.spooling, keeping=sends.keeping, intents=storage.intents),
         store=storage.store,
         journal=storage.journal,
     )

@@ -33,6 +33,7 @@ from containerfs.fs.outgoing.delivery import Delivery
 from containerfs.fs.outgoing.departures import Departures
 from containerfs.fs.outgoing.keeping import Keeping
 from containerfs.fs.outgoing.lostanswers import LostAnswers
+from containerfs.fs.outgoing.overwritten import Overwritten
 from containerfs.fs.outgoing.sending import Sending
 from containerfs.fs.outgoing.settling import Settling
 from containerfs.fs.outgoing.uncertain import UncertainRenames
@@ -83,7 +84,7 @@ class Storage:
             with state.transaction():
                 self.journal.doubt(is_there=lambda name: self.spools.open(name) is not None)
         entries = [*self.journal.entries, *self.journal.doubtful]
-        self.spools.remove_others({entry.spool for entry in entries})
+        self.spools.remove_others({*self.intents.copies, *(entry.spool for entry in entries)})
         self.store = ContentStore(
             directory=directory / "content",
             connection=connection,
@@ -229,6 +230,14 @@ class Sends:
             metadata=storage.metadata,
             state=storage.state,
             store=storage.store,
+            spools=storage.spools,
+            uploader=storage.uploader,
+            arrivals=self.arrivals,
+        )
+        self.overwritten = Overwritten(
+            intents=storage.intents,
+            journal=storage.journal,
+            state=storage.state,
             spools=storage.spools,
             uploader=storage.uploader,
             arrivals=self.arrivals,

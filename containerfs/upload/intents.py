@@ -31,6 +31,8 @@ class Rename:
         source_path: Its old visible path there.
         source_objects: The objects that it has there.
         entry_id: The journal entry of its content, where that is not on the server.
+        copy: Name of a spool with its content, where two names are exchanged: what is sent under
+            one of them may overwrite what the other, or itself, is sent of. "" where there is none.
         sent: What may have arrived although it failed; nothing while it is under way.
         is_left: A later mount could not ask the server what became of it.
     """
@@ -44,6 +46,7 @@ class Rename:
     source_path: str
     source_objects: tuple[str, ...]
     entry_id: int | None
+    copy: str = ""
     sent: tuple[Fingerprint, ...] = ()
     is_left: bool = False
 
@@ -79,6 +82,11 @@ class Intents:
         return dict(self._renames)
 
     @property
+    def copies(self) -> set[str]:
+        """The names of the spools that renames may need."""
+        return {rename.copy for rename in self._renames.values() if rename.copy}
+
+    @property
     def doubtful(self) -> dict[int, Rename]:
         """Those of which nobody knows what arrived of them, by their numbers."""
         return dict(self._doubtful)
@@ -102,8 +110,18 @@ class Intents:
             NoSpace, LocalFault: That is not recorded. It is so nevertheless while this process
                 lives.
         """
-        rename = self._renames[id] = replace(self._renames[id], sent=sent, is_left=not sent)
-        self._doubtful[id] = rename
+        rename = replace(self._renames[id], sent=sent, is_left=not sent, copy="")
+        self._renames[id] = self._doubtful[id] = rename
+        self._write(id, rename)
+
+    def drop_copy(self, id: int, *, entry_id: int | None) -> None:
+        """Its copy is not needed any more, or is the content of a journal entry from now on."""
+        before = self._renames[id]
+        rename = self._renames[id] = replace(before, copy="", entry_id=entry_id)
+        self._on_rollback(partial(self._restore, id, before))
+        self._write(id, rename)
+
+    def _write(self, id: int, rename: Rename) -> None:
         self._connection.execute("UPDATE intents SET facts = ? WHERE id = ?", (_facts(rename), id))
 
     def end(self, id: int) -> None:

@@ -12,6 +12,7 @@ from containerfs.cache.content import ContentStore
 from containerfs.errors import (
     CrossDevice,
     Exists,
+    FileSystemError,
     Invalid,
     IsADirectory,
     NotADirectory,
@@ -21,6 +22,7 @@ from containerfs.errors import (
     Stale,
 )
 from containerfs.fs.entries.committing import Commits
+from containerfs.fs.entries.copies import Copies
 from containerfs.fs.entries.removing import Removing
 from containerfs.fs.entries.transfer import Transfer
 from containerfs.fs.files.reading import Reading
@@ -53,6 +55,7 @@ class Renaming:
         plans: Plans,
         transfer: Transfer,
         commits: Commits,
+        copies: Copies,
         store: ContentStore,
         journal: Journal,
     ) -> None:
@@ -65,6 +68,7 @@ class Renaming:
         self._plans = plans
         self._transfer = transfer
         self._commits = commits
+        self._copies = copies
         self._store = store
         self._journal = journal
 
@@ -198,6 +202,7 @@ class Renaming:
             await self._lost_answers.settle(held)
             check_unchanged()
             moves = plan()
+            locks.callback(self._copies.discard, moves)
             places = [
                 (move.file, move.file.parent, move.file.name)
                 for move in moves
@@ -206,14 +211,22 @@ class Renaming:
             for node, _, path in plans:
                 if isinstance(node, File) and all(move.file is not node for move in moves):
                     await self._transfer.keep_backup(node, path)
-            ids = tuple(id for move in moves for id in move.file.remote_ids)
+            exchanged = {move.file.ino for move in moves}
             for move in moves:  # a server may overwrite by name: have all content here first
-                move.over = ids
+                victim = self._tree.find(move.container, move.path)
+                if isinstance(victim, File) and victim.ino in exchanged:
+                    move.over = victim.remote_ids
                 if move.file.spool is None:
                     move.content = await self._transfer.read(move)
                     locks.callback(self._store.unpin, move.content)
+            await self._copies.make(moves, (one, other))
             locks.callback(self._transfer.thaw, moves)
-            await self._send(moves, check_unchanged)
+            try:
+                await self._send(moves, check_unchanged)
+            except FileSystemError:
+                for node in (one, other):
+                    self._send_in_background(node)  # a backup may be here only
+                raise
             for each in plans:
                 self._commits.leave(self._plans.late(*each, moves))
             doomed = self._commits.commit_exchange(one, other, moves)

@@ -147,6 +147,8 @@ class Transfer:
                 file, source, target = move.file, move.file.container, move.container
                 if source is None:
                     continue
+                sent = file if move.content is None else move.content
+                entry = file.entry if sent is file else None  # else that is newer
                 at_path = self._tree.find(target, move.path)
                 replaced = at_path if isinstance(at_path, File) else None
                 listed = target.listing.entries if target.listing is not None else ()
@@ -154,13 +156,14 @@ class Transfer:
                     Rename(
                         container_id=target.remote.id,
                         path=move.path,
-                        size=file.size or 0,
+                        size=sent.size or 0,
                         known=tuple(each.id for each in may_be_named(listed, move.path)),
                         replaces=replaced.remote_ids if replaced is not None else (),
                         source_id=source.remote.id,
                         source_path=file.path,
                         source_objects=file.remote_ids,
-                        entry_id=file.entry.id if file.entry is not None else None,
+                        entry_id=entry.id if entry is not None else None,
+                        copy=move.copy.path.name if move.copy is not None else "",
                     )
                 )
         try:
@@ -188,7 +191,7 @@ class Transfer:
 
     async def _send_one(self, move: Move) -> None:
         file = move.file
-        if file.spool is not None:
+        if file.spool is not None and move.content is None:
             await self._send_unsent(move, file.spool)
             return
         with ExitStack() as pins:
@@ -295,6 +298,7 @@ class Transfer:
         except FileSystemError as exc:
             log.warning("the content of %r is not here: %s", victim.path, exc)
         else:
+            await self._keeping.try_to_keep(victim)
             self._sending.send_soon(victim)
 
     async def _is_overwritten(self, victim: Node | None, move: Move) -> bool:

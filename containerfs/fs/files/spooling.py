@@ -55,14 +55,14 @@ class Spooling:
             if old is not None and not old.frozen:
                 return
             if old is not None:
-                spool = await self._copy(old.fd, min(old.size, _or_all(keep, old.size)))
+                spool = await self.copy(old.fd, min(old.size, _or_all(keep, old.size)))
             elif file.remote is None or file.size == 0 or keep == 0:
                 spool = self.new()
             else:
                 content = await self._reading.whole(file)
                 try:
                     size = content.size or 0
-                    spool = await self._copy(content.fd, min(size, _or_all(keep, size)))
+                    spool = await self.copy(content.fd, min(size, _or_all(keep, size)))
                 finally:
                     self._store.unpin(content)
             if file.entry is not None and file.entry.is_safe:  # and this is its content now
@@ -92,7 +92,8 @@ class Spooling:
                 raise
         return act()
 
-    async def _copy(self, fd: int, size: int) -> Spool:
+    async def copy(self, fd: int, size: int) -> Spool:
+        """A spool that begins with the first *size* bytes of *fd*; raises as `new`."""
         try:
             return await self._spools.copy(fd, size)
         except NoSpace:

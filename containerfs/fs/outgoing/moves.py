@@ -21,6 +21,7 @@ class Move:
 
     Attributes:
         content: What to send, where it is here already; pinned until the rename is over.
+        copy: The same once more, where what is sent may be all that the server has.
         source: What the file showed when that was read.
         kept: What it showed as the rename began: it stays in its place until that is over.
         remote: The object under the new name, once it is there.
@@ -34,6 +35,7 @@ class Move:
     container: ContainerDirectory
     path: str
     content: Content | None = None
+    copy: Spool | None = None
     source: tuple[RemoteFile, ...] = ()
     kept: tuple[RemoteFile, ...] = ()
     remote: RemoteFile | None = None
