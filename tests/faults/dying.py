@@ -138,6 +138,11 @@ class Story:
         after[new] = self._model[old]
         await self._do(after, self._fs.rename(*self._at(old), *self._at(new), 0, NOBODY))
 
+    async def exchange(self, one: str, other: str) -> None:
+        after = {**self._model, one: self._model[other], other: self._model[one]}
+        flags = 2  # RENAME_EXCHANGE
+        await self._do(after, self._fs.rename(*self._at(one), *self._at(other), flags, NOBODY))
+
     def _at(self, name: str) -> tuple[int, bytes]:
         return self._container, name.encode()
 
@@ -221,6 +226,24 @@ async def syncing(story: Story) -> None:
     await story.sync()
 
 
+async def exchanging(story: Story) -> None:
+    await story.save("a", "one")
+    await story.save("b", "other")
+    await story.exchange("a", "b")
+    await story.exchange("b", "a")
+
+
+async def exchanging_the_unsent(story: Story) -> None:
+    await story.save("a", "one")
+    await story.save(".b.swp", "swap")
+    await story.save("c", "other")
+    fh = await story.open("a")
+    await story.write(fh, "a", "ONE")
+    await story.exchange("a", "c")
+    await story.close(fh)
+    await story.exchange("a", ".b.swp")
+
+
 STORIES = (
     writing,
     overwriting,
@@ -229,6 +252,8 @@ STORIES = (
     saving_as_editors_do,
     renaming_the_unsent,
     syncing,
+    exchanging,
+    exchanging_the_unsent,
 )
 
 
@@ -299,7 +324,7 @@ async def _settled(
         async with client.download_file(id, file.id) as body:
             async for chunk in body:
                 content += chunk
-        name = "/".join(stripped(file.path, id=file.id))
+        name = "/".join(stripped(file.path, id=file.id) or (file.path.rpartition("/")[2],))
         sent.setdefault(name, []).append(content.decode())
     return {
         "first": first,

@@ -16,11 +16,19 @@ STORIES = (
     "saving_as_editors_do",
     "renaming_the_unsent",
     "syncing",
+    "exchanging",
+    "exchanging_the_unsent",
 )
+OVERWRITING = {  # where one content can take the place of another
+    "exchanging": "overwrite",
+    "exchanging_the_unsent": "overwrite_keep_id",
+}
 SPARED = 7  # steps from one death to the next where there is little time
 
 
 def wrongs(server, tmp_path, story, every):
+    if story in OVERWRITING:
+        server.set_behaviours(naming="plain", same_name=OVERWRITING[story])
     done = subprocess.run(
         [sys.executable, str(DYING), server.uds, str(tmp_path), story, str(every)],
         capture_output=True,
