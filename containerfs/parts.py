@@ -31,6 +31,7 @@ from containerfs.fs.outgoing.batches import Batches
 from containerfs.fs.outgoing.conflicts import Conflicts
 from containerfs.fs.outgoing.delivery import Delivery
 from containerfs.fs.outgoing.departures import Departures
+from containerfs.fs.outgoing.flattening import Flattening
 from containerfs.fs.outgoing.keeping import Keeping
 from containerfs.fs.outgoing.lostanswers import LostAnswers
 from containerfs.fs.outgoing.overwritten import Overwritten
@@ -188,6 +189,7 @@ class Held:
             downloads=storage.downloads,
             patience=self.patience,
         )
+        self.flattening = Flattening()
         self.spooling = Spooling(
             tree=shown.tree,
             objects=shown.objects,
@@ -197,6 +199,7 @@ class Held:
             journal=storage.journal,
             spools=storage.spools,
             scratch=scratch,
+            flattening=self.flattening,
         )
         self.backups = Backups(
             tree=shown.tree, spooling=self.spooling, uploader=storage.uploader, scratch=scratch
@@ -222,6 +225,7 @@ class Sends:
             uploader=storage.uploader,
             make_way=held.backups.make_way,
             patience=held.patience,
+            flattening=held.flattening,
         )
         self.arrivals = Arrivals(metadata=storage.metadata, state=storage.state)
         self.settling = Settling(

@@ -14,7 +14,7 @@ gone, and what became of them may be forgotten.
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -29,6 +29,9 @@ CREATE TABLE IF NOT EXISTS journal(
 CREATE TABLE IF NOT EXISTS safe(id INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS kept(id INTEGER PRIMARY KEY, content BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS doubtful(id INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS lost(
+    id INTEGER NOT NULL, container TEXT NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL,
+    digest BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS journal_last(one INTEGER PRIMARY KEY CHECK(one = 1), id INTEGER);
 CREATE TRIGGER IF NOT EXISTS journal_forgotten AFTER DELETE ON journal BEGIN
     INSERT INTO journal_last VALUES(1, old.id) ON CONFLICT DO UPDATE SET id = max(id, old.id);
@@ -41,6 +44,7 @@ END;
 """
 _SYNCED = {"container_id", "path", "replaces"}  # changes of a safe entry that matter when lost
 
+Lost = tuple[str, str, Fingerprint]  # container id, visible path as which it was sent, content
 LOST_SPOOLS = "spool-lost-*"  # beside the spools: folders of those whose journal was lost
 
 
@@ -55,8 +59,8 @@ class Entry:
         replaces: Ids of the objects that it takes the place of, deleted once it is sent.
         held: Never sent while it has this name.
         error: Why the last attempt failed, in words.
-        lost: What may have arrived, as the answers were lost since the mount began: container id,
-            path and content of each.
+        lost: What may have arrived: its answer was lost, or has not come and what is sent was
+            written to since.
         others: Ids of objects that have such names, and were listed before the first of these was
             sent: they are something else.
         is_safe: Its spool and this record survive a power cut; what is written to the spool
@@ -75,7 +79,7 @@ class Entry:
     is_safe: bool = False
     failures: int = field(default=0, compare=False)  # in a row, since the mount began
     hangs: int = field(default=0, compare=False)
-    lost: set[tuple[str, str, Fingerprint]] = field(default_factory=set, compare=False)
+    lost: set[Lost] = field(default_factory=set, compare=False)
     others: set[str] = field(default_factory=set, compare=False)
 
 
@@ -222,8 +226,28 @@ class Journal:
         del self._doubtful[entry.id]
         self._entries[entry.id] = entry
 
+    def lose(self, entry: Entry, lost: Lost) -> None:
+        """Record what may have arrived, or may do so still."""
+        if lost not in entry.lost:
+            self._connection.execute(
+                "INSERT INTO lost VALUES(?, ?, ?, ?, ?)", (entry.id, *_lost_row(lost))
+            )
+            entry.lost.add(lost)
+            self._on_rollback(partial(entry.lost.discard, lost))
+
+    def found(self, entry: Entry, lost: Iterable[Lost]) -> None:
+        """Whether these have arrived is known, or recorded elsewhere."""
+        for each in list(lost):
+            self._connection.execute(
+                "DELETE FROM lost WHERE (id, container, path, size, digest) = (?, ?, ?, ?, ?)",
+                (entry.id, *_lost_row(each)),
+            )
+            entry.lost.discard(each)
+            self._on_rollback(partial(entry.lost.add, each))
+
     def forget(self, entry: Entry) -> None:
         """The server has it, or nobody wants it any more."""
+        self.found(entry, entry.lost)
         self._connection.execute("DELETE FROM journal WHERE id = ?", (entry.id,))
         self.changes += entry.is_safe
         self._doubtful.pop(entry.id, None)
@@ -236,6 +260,10 @@ class Journal:
         entries = [_entry(row) for row in self._connection.execute("SELECT * FROM journal")]
         for entry in entries:
             entry.is_safe = entry.id in safe
+        by_id = {entry.id: entry for entry in entries}
+        for id, container_id, path, *content in self._connection.execute("SELECT * FROM lost"):
+            if id in by_id:
+                by_id[id].lost.add((container_id, os.fsdecode(path), Fingerprint(*content)))
         self._entries = {entry.id: entry for entry in entries if entry.id not in doubtful}
         self._doubtful = {entry.id: entry for entry in entries if entry.id in doubtful}
 
@@ -256,6 +284,11 @@ class Journal:
     def deleted(self, container_id: str, file_id: str) -> None:
         """The object is gone."""
         self.doomed.remove(container_id, file_id)
+
+
+def _lost_row(lost: Lost) -> tuple[str, bytes, int, bytes]:
+    container_id, path, content = lost
+    return container_id, os.fsencode(path), content.size, content.digest
 
 
 def _assign(entry: Entry, values: dict[str, Any]) -> None:

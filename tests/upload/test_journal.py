@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from containerfs.upload.fingerprint import Fingerprint
 from containerfs.upload.journal import Entry, Journal
 
 
@@ -103,6 +104,24 @@ def test_how_often_an_entry_failed_is_not_remembered(path, connection, tmp_path)
     journal.update(entry)
     (found,) = reopened(path, tmp_path).entries
     assert found.failures == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_may_have_arrived_is_known_until_that_is_told(path, connection, tmp_path, name):
+    journal = Journal(connection)
+    entry, other = begin(journal, name), begin(journal, "other")
+    lost = [("c", f"{name}{number}", Fingerprint(number, b"\0\xff")) for number in range(3)]
+    for each in (*lost, *lost):
+        journal.lose(entry, each)
+    journal.lose(other, lost[0])
+    journal.found(entry, lost[1:2])
+    first, second = reopened(path, tmp_path).entries
+    assert first.lost == entry.lost == {lost[0], lost[2]}
+    journal.found(entry, entry.lost)
+    first, second = reopened(path, tmp_path).entries
+    assert (first.lost, second.lost) == (set(), {lost[0]})
+    journal.forget(other)
+    assert connection.execute("SELECT * FROM lost").fetchall() == []
 
 
 def test_deletions_stay_until_they_are_done(path, connection, tmp_path):

@@ -229,7 +229,7 @@ class Transfer:
         except FileSystemError:
             if entry is not None:  # what is known of its rename is known without it
                 lost = [each for each in entry.lost if each[:2] == (container.remote.id, path)]
-                entry.lost.difference_update(lost)
+                self._journal.found(entry, lost)
                 move.lost = tuple(content for *_, content in lost)
             raise
         move.spool = spool

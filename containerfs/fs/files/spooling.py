@@ -1,5 +1,6 @@
 """Content that the server has not got: its spool, and the journal's record of that."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -10,10 +11,12 @@ from containerfs.cache.state import State
 from containerfs.errors import FileSystemError, NoSpace
 from containerfs.fs.files.reading import Reading
 from containerfs.fs.names.patterns import NamePatterns
+from containerfs.fs.outgoing.flattening import Flattening
 from containerfs.fs.tree.nodes import Directory, File
 from containerfs.fs.tree.objects import Objects
 from containerfs.fs.tree.tree import Tree
-from containerfs.upload.journal import Journal
+from containerfs.upload.fingerprint import fingerprint
+from containerfs.upload.journal import Journal, Lost
 from containerfs.upload.spool import Spool
 from containerfs.upload.spools import SpoolDirectory
 
@@ -34,6 +37,7 @@ class Spooling:
         journal: Journal,
         spools: SpoolDirectory,
         scratch: NamePatterns,
+        flattening: Flattening,
     ) -> None:
         self._tree = tree
         self._objects = objects
@@ -43,6 +47,7 @@ class Spooling:
         self._journal = journal
         self._spools = spools
         self._scratch = scratch
+        self._flattening = flattening
 
     async def make_spool(self, file: File, *, keep: int | None) -> None:
         """Give *file* a spool that may be written, beginning with its content.
@@ -51,10 +56,11 @@ class Spooling:
             keep: How many bytes of the content are wanted; None for all.
         """
         async with file.copying:
-            old = file.spool
+            old, lost = file.spool, None
             if old is not None and not old.frozen:
                 return
             if old is not None:
+                lost = await self._sent_of(file, old)
                 spool = await self.copy(old.fd, min(old.size, _or_all(keep, old.size)))
             elif file.remote is None or file.size == 0 or keep == 0:
                 spool = self.new()
@@ -70,7 +76,7 @@ class Spooling:
             if file.spool is not old:  # it changed hands while this one was made
                 spool.discard()
                 return
-            self.take_spool(file, spool)
+            self.take_spool(file, spool, lost=lost)
             if file.content is not None:
                 self._store.unpin(file.content)
                 file.content = None
@@ -119,25 +125,52 @@ class Spooling:
         await self.make_dirty(file)
         self._objects.lose_remote(file)
 
-    def take_spool(self, file: File, spool: Spool, *, new_in: Directory | None = None) -> None:
+    async def _sent_of(self, file: File, spool: Spool) -> Lost | None:
+        """What is being sent of *file*, where a later mount could know it by its content only: a
+        server may drop the directory from its name.
+        """
+        entry, container = file.entry, file.container
+        if entry is None or container is None or "/" not in entry.path:
+            return None
+        if self._flattening.is_deep(container.remote.id):
+            return None
+        own, size = os.dup(spool.fd), spool.size  # it may be sent, and gone, meanwhile
+        try:
+            return container.remote.id, entry.path, await fingerprint(own, size)
+        finally:
+            os.close(own)
+
+    def take_spool(
+        self,
+        file: File,
+        spool: Spool,
+        *,
+        new_in: Directory | None = None,
+        lost: Lost | None = None,
+    ) -> None:
         """Let *spool* be what *file* holds, once the journal knows it: a crash does not lose it.
 
         Args:
             new_in: The directory in which it was just made.
+            lost: What is being sent meanwhile, and may arrive.
 
         Raises:
             NoSpace, LocalFault: It can't be recorded; the file is as it was, the spool gone.
         """
         try:
-            self._with_room(partial(self._record, file, spool, new_in))
+            self._with_room(partial(self._record, file, spool, new_in, lost))
         except FileSystemError:
             spool.discard()
             raise
         file.spool = spool
 
-    def _record(self, file: File, spool: Spool, new_in: Directory | None) -> None:
+    def _record(
+        self, file: File, spool: Spool, new_in: Directory | None, lost: Lost | None
+    ) -> None:
         with self._state.transaction(may_use_ballast=False):  # this is what fills a disk
             self._record_spool(file, spool)
+            if lost is not None and file.entry is not None:
+                self._journal.lose(file.entry, lost)
             if new_in is not None:
                 self._tree.touch_directory(new_in)
 

@@ -30,6 +30,7 @@ class Delivery:
         uploader: Uploader,
         make_way: Callable[[ContainerDirectory, str, Collection[str]], Awaitable[None]],
         patience: Patience,
+        flattening: Flattening,
     ) -> None:
         """Args:
         make_way: Called before a path of a container is sent, with the `own` of `put`.
@@ -40,7 +41,7 @@ class Delivery:
         self._uploader = uploader
         self._make_way = make_way
         self._patience = patience
-        self._flattening = Flattening()
+        self._flattening = flattening
         self._claimed: dict[str, RemoteFile] = {}
 
     async def put(

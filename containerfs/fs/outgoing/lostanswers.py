@@ -116,7 +116,7 @@ class LostAnswers:
             log.info("container %s: %s", container.remote.id, exc)
             return
         self._journal.update(entry, state="dirty")
-        entry.lost.clear()
+        self._journal.found(entry, entry.lost)
         entry.others.clear()
 
     async def _remove(

@@ -5,7 +5,7 @@ frozen: a write that comes meanwhile goes to a copy, so no upload ever mixes two
 """
 
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Collection
 from functools import partial
 
@@ -16,7 +16,15 @@ from containerfs.cache.cachefile import Content
 from containerfs.cache.content import ContentStore
 from containerfs.cache.metadata import Metadata
 from containerfs.cache.state import State
-from containerfs.errors import Expired, FileSystemError, LocalFault, NoSpace, TimedOut, Uncertain
+from containerfs.errors import (
+    Expired,
+    FileSystemError,
+    LocalFault,
+    NoSpace,
+    NotFound,
+    TimedOut,
+    Uncertain,
+)
 from containerfs.fs.outgoing.batches import Batches
 from containerfs.fs.outgoing.conflicts import Conflicts
 from containerfs.fs.outgoing.delivery import Delivery
@@ -28,7 +36,7 @@ from containerfs.fs.tree.nodes import ContainerDirectory, Directory, File
 from containerfs.fs.tree.objects import Objects
 from containerfs.fs.tree.tree import Tree
 from containerfs.upload.fingerprint import fingerprint
-from containerfs.upload.journal import Entry, Journal
+from containerfs.upload.journal import Entry, Journal, Lost
 from containerfs.upload.spool import SMALL, Spool
 from containerfs.upload.uploader import PUT_OFF_AFTER, Uploader
 
@@ -151,9 +159,11 @@ class Sending:
         await self._keeping.record(entry)
         spool.freeze()
         remote, before = None, container.listing
-        begun = False
+        begun, superseded = False, set[str]()
         try:
             async with self._uncertain.sending(container.remote.id, path):
+                if was_sending and entry.lost:
+                    superseded = await self._find_superseded(container, entry, spool)
                 begun = True
                 remote = await self._delivery.put(
                     container,
@@ -169,7 +179,7 @@ class Sending:
             await self._keeping.try_to_keep(file)
             if begun and may_have_arrived(exc):
                 content = await fingerprint(spool.fd, spool.size)
-                entry.lost.add((container.remote.id, path, content))
+                self._lose(entry, (container.remote.id, path, content))
                 if not was_sending and before is not None:
                     entry.others.update(each.id for each in may_be_named(before.entries, path))
             is_lost = may_have_arrived(exc) if begun else was_sending
@@ -178,7 +188,39 @@ class Sending:
         finally:
             if remote is None:
                 spool.thaw()
+        for id in superseded - {remote.id, *file.own_ids}:
+            self._metadata.forget(container.remote.id, id)
+            await self._uploader.delete(container.remote.id, id, path=path, patience=PUT_OFF_AFTER)
         return remote
+
+    async def _find_superseded(
+        self, container: ContainerDirectory, entry: Entry, spool: Spool
+    ) -> set[str]:
+        """The ids of what has arrived of earlier attempts, where *spool* is newer than that."""
+        own = await fingerprint(spool.fd, spool.size)
+        contents = defaultdict(set)
+        for id, path, content in entry.lost:
+            if id == container.remote.id and content != own:
+                contents[path].add(content)
+        try:
+            return {
+                each.id
+                for path in contents
+                for each in await self._delivery.find(
+                    container.remote.id, path=path, contents=contents[path], others=entry.others
+                )
+            }
+        except (Expired, NotFound):
+            raise
+        except FileSystemError as exc:
+            raise Uncertain(f"whether {entry.path!r} has arrived is not known: {exc}") from exc
+
+    def _lose(self, entry: Entry, lost: Lost) -> None:
+        try:
+            self._journal.lose(entry, lost)
+        except FileSystemError as exc:
+            log.warning("%r: what may have arrived is not recorded: %s", entry.path, exc)
+            entry.lost.add(lost)
 
     def _failed(
         self, file: File, entry: Entry, error: FileSystemError, *, may_be_there: bool
@@ -219,6 +261,7 @@ class Sending:
                 self._journal.forget(entry)
             else:
                 self._journal.update(entry, state="dirty", replaces=(remote.id,), error=None)
+                self._journal.found(entry, entry.lost)
             self.replace_remote(file, container, remote, replaced)
             self._state.after_commit(partial(self._let_go, file, spool, remote))
         return replaced
