@@ -99,7 +99,8 @@ class Metadata:
         self, container_id: str, listed: tuple[RemoteFile, ...], *, begun: float
     ) -> None:
         """Ask for what was made here and is not listed: the list lags, or somebody deleted it."""
-        created = self._files.overlay(container_id).created
+        overlay = self._files.overlay(container_id)
+        created = overlay.created
         if not created:
             return
         ids = {file.id for file in listed}
@@ -107,6 +108,7 @@ class Metadata:
         for id in unlisted[:MOST_ASKED]:
             try:
                 if not await self._is_there(container_id, id):
+                    overlay.unlisted.add(id)  # a list may come to show it yet, whoever deleted it
                     self._forget_creation(self._files, container_id, id)
             except FileSystemError as exc:
                 log.info("whether file %s is there is not known: %s", id, exc)

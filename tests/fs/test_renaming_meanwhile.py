@@ -345,3 +345,23 @@ async def test_what_has_overwritten_itself_stays_where_another_one_can_not_be_se
     await tree.refresh(box.name)
     assert await tree.all(f"{box.name}/d") == contents
     assert service.truth(box) == sorted(contents.items())
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+async def test_what_is_seen_to_be_gone_as_it_goes_is_not_shown_again_by_lists_that_lag(
+    service, box, tree, is_removed
+):
+    service.set_behaviours(list_lag_lists=2, delete_lag_lists=3)
+    await tree.names(box.name)
+    await tree.write(f"{box.name}/a", b"content")
+    service.set_faults({**LATE, "operation": "delete_file"})
+    async with trio.open_nursery() as nursery:
+        if is_removed:
+            nursery.start_soon(tree.unlink, f"{box.name}/a")
+        else:
+            nursery.start_soon(tree.rename, f"{box.name}/a", f"{box.name}/b")
+        await tree.until(lambda: service.fired(0))
+        await tree.refresh(box.name)  # it is not listed yet, so the server is asked for it
+    for _ in range(4):
+        assert await tree.all(box.name) == ({} if is_removed else {"b": b"content"})
+        await tree.refresh(box.name)
