@@ -10,6 +10,7 @@ import json
 import os
 import random
 import threading
+import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -422,3 +423,14 @@ def test_a_listing_that_ends_before_it_is_read_is_whole(api, box, eventually):
         api.let()
         eventually(lambda: len(api.answered) >= 5)
         assert len([entry.name for entry in entries]) == 5 * PAGE
+
+
+def test_who_takes_long_with_each_name_gets_all_of_them(api, box, eventually):
+    path = box(op_timeout=1)
+    with os.scandir(path) as entries:
+        opened = time.monotonic()
+        found = take(entries, 1)
+        api.let()
+        eventually(lambda: time.monotonic() > opened + 1.1)
+        found += [entry.name for entry in entries]
+    assert len(found) == 5 * PAGE

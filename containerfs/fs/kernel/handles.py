@@ -45,18 +45,18 @@ class DirectoryHandle:
     Attributes:
         names: What it held, "." and ".." first; each keeps its place.
         early: What has more names, while the directory's first listing is on its way.
-        given_up: When reading it is given up if its listing is still on its way then.
+        patience: Seconds that its reader may still wait for a listing on its way.
         believed_until: When it is asked for again, on trio's clock: to open it and to read it for
             the first time is one call of a program, to rewind and read it is another.
     """
 
-    __slots__ = ("believed_until", "directory", "early", "given_up", "names")
+    __slots__ = ("believed_until", "directory", "early", "names", "patience")
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
         self.names: list[str] = []
         self.early: Early | None = None
-        self.given_up = math.inf
+        self.patience = math.inf
         self.believed_until = 0.0
 
     def node(self, name: str) -> Node | None:

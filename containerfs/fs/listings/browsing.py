@@ -38,7 +38,7 @@ class Browsing:
         directory.opens += 1
         handle = DirectoryHandle(directory)
         handle.early = early
-        handle.given_up = trio.current_time() + self._op_timeout
+        handle.patience = self._op_timeout
         handle.believed_until = trio.current_time() + AT_ONCE
         return self._handles.add(handle)
 
@@ -67,7 +67,7 @@ class Browsing:
         is_shown = directory.parent is not None or directory is self._tree.root
         if handle.early is None and is_shown and not is_believed:
             handle.early = await self._namespace.begin_reading(directory)
-            handle.given_up = trio.current_time() + self._op_timeout
+            handle.patience = self._op_timeout
         handle.rewind()
 
     async def has_name(self, handle: DirectoryHandle, position: int) -> bool:
@@ -79,9 +79,11 @@ class Browsing:
         """
         count = handle.read_on()
         while handle.early is not None and position >= len(handle.names):
-            if trio.current_time() > handle.given_up:
+            if handle.patience < 0 and not handle.early.is_over:
                 raise TimedOut(f"{handle.directory.name!r}: its listing does not come")
+            begun = trio.current_time()
             await handle.early.more(count)
+            handle.patience -= trio.current_time() - begun
             count = handle.read_on()
             if handle.early.is_over:
                 await self._namespace.end_reading(handle.early)
