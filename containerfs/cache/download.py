@@ -11,6 +11,7 @@ from containerfs.cache.cachefile import Content
 from containerfs.cache.parts import Parts
 from containerfs.errors import FileSystemError, NoSpace
 
+SMALL_REST = 4 << 20  # bytes; a download that lacks no more is finished for nobody, too
 REMEMBERED = 2  # pieces, of 1 MiB at most: what was waited for is in the last one, or begins before
 
 
@@ -78,6 +79,24 @@ class Download:
         if self.total is None:
             return math.inf
         return self.total - (self.available if self.parts is None else self.parts.arrived)
+
+    @property
+    def is_left(self) -> bool:
+        """Nobody reads it, and too much is missing to be fetched for nobody."""
+        return not self.readers and self.rest > SMALL_REST
+
+    def joined(self) -> None:
+        """One more reads it."""
+        self.readers += 1
+        if self.readers == 1:
+            self.tell()
+            if self.parts is not None:
+                self.parts.tell()
+
+    async def be_read(self) -> None:
+        """Return when somebody reads it, or little is missing."""
+        while self.is_left:
+            await self._progress.wait()
 
     async def wait_for(self, end: int, *, progress: Callable[[int], None] | None = None) -> None:
         """Return once the bytes before *end*, or all there are, can be read from `content`.

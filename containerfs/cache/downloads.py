@@ -14,7 +14,7 @@ from containerfs.api.client import Client
 from containerfs.api.types import RemoteFile
 from containerfs.cache.cachefile import Parked, content_name
 from containerfs.cache.content import ContentStore
-from containerfs.cache.download import Download
+from containerfs.cache.download import SMALL_REST, Download
 from containerfs.cache.fetching import Fetching
 from containerfs.cache.parts import Parts
 from containerfs.cache.plausibility import may_be_error
@@ -26,8 +26,7 @@ from containerfs.errors import FileSystemError, NoSpace, ServerFault
 log = logging.getLogger(__name__)
 
 LARGE = 16 << 20  # bytes; a larger file comes by several streams
-LINGER = 2.0  # seconds that a download goes on after its last reader has left
-SMALL_REST = 4 << 20  # bytes; a download that lacks no more is finished for nobody, too
+LINGER = 2.0  # seconds that a download waits for another reader, its streams standing still
 
 
 class Downloads:
@@ -78,7 +77,7 @@ class Downloads:
             NoSpace, LocalFault: The cache file can't be made.
         """
         download = self._find(file, whole=whole) or self._begin(file, whole=whole)
-        download.readers += 1
+        download.joined()
         download.is_needed_whole |= whole
         download.scope.deadline = float("inf")
         return download
@@ -114,7 +113,7 @@ class Downloads:
         download.readers -= 1
         if download.readers:
             return
-        if download.is_running and download.rest > SMALL_REST:
+        if download.is_running and download.is_left:
             download.scope.deadline = trio.current_time() + LINGER
         self._end_unused(download)
 

@@ -110,6 +110,8 @@ class Fetching:
                 return
             if position > download.available and (total is not None or position > UNDECLARED_HOLD):
                 _let_read(download, position)
+            if download.is_left:
+                await download.be_read()
         if is_doubtful:
             check_is_content(download, body, size=position)
         check_length(download, size=position, request_id=body.request_id)

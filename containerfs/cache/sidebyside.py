@@ -100,6 +100,8 @@ class SideBySide:
     def _next(self, crew: _Crew) -> tuple[Stretch, bool] | None:
         """What to ask for now, and whether that is a jump."""
         parts = crew.parts
+        if crew.download.is_left:
+            return None
         if crew.size and (self._client.grants_ranges is not True or self._streams >= MOST_STREAMS):
             return None
         if crew.counts[True] < JUMPS:
@@ -190,6 +192,8 @@ class SideBySide:
             if not self._pace.is_known and trio.current_time() - begun > FLOW:
                 self._pace.brought(stretch.place - first, FLOW)
                 parts.tell()
+            if download.is_left:
+                await download.be_read()
         if stretch.place == first:
             raise ServerFault(f"{what}: nothing came at {first}", retriable=False)
         self._pace.brought(stretch.place - first, trio.current_time() - begun)

@@ -592,7 +592,7 @@ async def test_a_download_that_nobody_reads_ends_and_is_taken_up_by_the_next_rea
     service.set_behaviours(range=is_range_granted)
     service.set_faults({"kind": "stall-body", "operation": "content", "at": 5 << 20, "count": 1})
     download = downloads.join(file)
-    await download.wait_for(1000)
+    await download.wait_for(5 << 20)
     downloads.leave(download)
     assert downloads.is_running(file)
     while downloads.is_running(file):
@@ -603,6 +603,22 @@ async def test_a_download_that_nobody_reads_ends_and_is_taken_up_by_the_next_rea
     _, second = service.requests("content")
     assert second["status"] == (206 if is_range_granted else 200)
     assert not is_range_granted or second["bytes_out"] < 8 << 20
+
+
+@pytest.mark.parametrize("is_range_granted", [True, False])
+async def test_of_a_download_that_nobody_reads_nothing_more_is_taken(
+    downloads, service, store, upload, is_range_granted
+):
+    file = upload(bytes(64 << 20))
+    service.set_behaviours(range=is_range_granted)
+    download = downloads.join(file)
+    await download.wait_for(1000)
+    downloads.leave(download)
+    while downloads.is_running(file):
+        await trio.testing.wait_all_tasks_blocked(0.05)
+    assert not is_kept(store, file)
+    # But for what is on its way and in the kernel's buffers, at most 10 MiB a stream.
+    assert sum(request["bytes_out"] for request in service.requests("content")) < 40 << 20
 
 
 async def test_a_download_that_is_nearly_done_is_finished_for_nobody(
