@@ -42,6 +42,43 @@ def test_a_scan_asks_for_each_file_once(full, server, run, command):
     assert len(asked) == len(set(asked)) == COUNT
 
 
+@pytest.mark.parametrize("share", [2, 10])
+def test_a_scan_of_the_files_of_one_suffix_asks_for_no_others(server, mount, run, share):
+    box_id = server.new_container("box")
+    files = [
+        {
+            "path": f"/mnt/data/f{n:03}{'.c' if n % share else '.py'}",
+            "content_base64": "Y29udGVudA==",
+        }
+        for n in range(COUNT)
+    ]
+    server.admin("POST", f"/admin/files/{box_id}", files)
+    directory = mount(ttl=300) / "box"
+    assert len(os.listdir(directory)) == COUNT
+    run("grep", "-r", "--include=*.py", "content", directory)
+    asked = contents(server)
+    assert len(asked) == len(set(asked)) == COUNT // share
+    run("grep", "-r", "content", directory)
+    assert len(contents(server)) == len(set(contents(server))) == COUNT
+
+
+def test_a_scan_that_looked_like_one_of_one_suffix_goes_on_with_all(server, mount, eventually):
+    box_id = server.new_container("box")
+    files = [
+        {"path": f"/mnt/data/f{n:03}{'.c' if n % 3 else '.py'}", "content_base64": "Y29udGVudA=="}
+        for n in range(COUNT)
+    ]
+    server.admin("POST", f"/admin/files/{box_id}", files)
+    directory = mount(ttl=300) / "box"
+    names = sorted(os.listdir(directory))
+    for name in [*names[:12:3], *names[10:14]]:
+        (directory / name).read_bytes()
+    eventually(lambda: len(contents(server)) >= 8 + FIRST_WINDOW)
+    asked = {request["path"].split("/")[-2] for request in server.requests("content")}
+    ids = {name: os.getxattr(directory / name, "user.containerfs.id").decode() for name in names}
+    assert {ids[name] for name in names[14:20]} <= asked
+
+
 def test_a_scan_that_stops_has_fetched_no_more_than_a_window_ahead(full, server, eventually):
     for number in range(4):
         (full / f"f{number:03}").read_bytes()

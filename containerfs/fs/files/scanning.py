@@ -7,6 +7,7 @@ one directory to the next of the same parent is followed there.
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from os.path import splitext
 from typing import Any
 
 from containerfs.fs.tree.nodes import ContainerDirectory, Directory, File, Node
@@ -17,6 +18,10 @@ NEAR = 16  # a step past no more than this fraction of all files is hardly an ac
 RUN = 4  # before anything is fetched: near steps in order count 2, far ones 1, neighbours as many
 FIRST_WINDOW = 8  # files ahead; doubles with each further step in order
 LAST_WINDOW = 256
+
+
+def _suffix(file: File) -> str:
+    return splitext(file.name)[1]
 
 
 def _by_name(node: Node) -> Any:
@@ -68,15 +73,19 @@ class Order:
 
     __slots__ = (
         "_ahead",
+        "_begun",
         "_budget",
         "_files",
         "_following",
+        "_is_choosy",
         "_is_small",
         "_key",
         "_known",
         "_largest",
+        "_opens",
         "_place",
         "_places",
+        "_suffix",
         "run",
     )
 
@@ -104,6 +113,9 @@ class Order:
         self._known: set[int] = set()
         self._place = -1
         self._ahead = 0  # files before this place were looked at
+        self._begun = self._opens = 0  # the place of the run's first one, and how many followed
+        self._suffix: str | None = None  # of all that was opened so far
+        self._is_choosy: bool | None = None  # it skips all others; None where it skipped none
         self.run = 0
         self._add(directory)
 
@@ -148,9 +160,25 @@ class Order:
             is_near = step * NEAR <= len(self._files)
             # Two neighbours are no accident.
             self.run = max(self.run + 1 + is_near, RUN if step == 1 else 0)
+            self._opens += 1
         elif place != self._place:
             self.run, self._ahead = 0, place + 1
+            self._begun, self._opens = place, 0
+        self._learn_choice(file, self._files[self._place + 1 : place] if self.run else [])
         self._place = place
+
+    def _learn_choice(self, file: File, skipped: list[File]) -> None:
+        """Whether the program is one that opens the files of one suffix (`grep --include`)."""
+        suffix = _suffix(file)
+        self._suffix = suffix if self._suffix is None else self._suffix
+        if self._is_choosy is False:
+            return
+        if suffix != self._suffix or any(_suffix(each) == suffix for each in skipped):
+            if self._is_choosy:
+                self.forget_ahead()
+            self._is_choosy = False
+        elif skipped:
+            self._is_choosy = True
 
     def forget_ahead(self) -> None:
         """What was given and is not here is to be given again."""
@@ -166,6 +194,8 @@ class Order:
             return []
         window = min(FIRST_WINDOW << min((self.run - RUN) // 2, 8), LAST_WINDOW)
         window = min(window, self._budget // self._largest)
+        if self._is_choosy:  # as many places further on as it takes to find so many
+            window *= -(-(self._place - self._begun) // max(1, self._opens))
         start, end = max(self._ahead, self._place + 1), self._place + 1 + window
         if crosses and end > len(self._files):
             for directory in islice(self._following, window):
@@ -174,7 +204,10 @@ class Order:
                     break
         end = min(end, len(self._files))  # more may follow there
         self._ahead = max(end, self._ahead)
-        return self._files[start:end]
+        found = self._files[start:end]
+        return (
+            [file for file in found if _suffix(file) == self._suffix] if self._is_choosy else found
+        )
 
 
 class Scan:
