@@ -79,6 +79,20 @@ def test_a_job_that_does_not_exist_is_a_usage_error(bench):
     assert bench("z").returncode == 2
 
 
+@pytest.mark.parametrize("option", ["--json", "--markdown", "--plot"])
+def test_a_file_that_can_not_be_written_is_told_before_anything_is_measured(bench, option):
+    done = bench("k", "--quick", "--no-peer", "--rtt", 0, option, "nowhere/file")
+    assert done.returncode != 0
+    assert not done.stdout
+    assert "Error: " in done.stderr
+
+
+def test_a_picture_of_what_is_not_measured_is_refused(bench):
+    done = bench("j", "--quick", "--no-peer", "--rtt", 0, "--plot", "picture.png")
+    assert done.returncode != 0
+    assert not done.stdout
+
+
 @pytest.fixture
 def line():
     """A line to nobody yet: its near end, and who listens at its far end."""

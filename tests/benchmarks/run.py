@@ -3,9 +3,10 @@
 A run that is cut short ends everything that it started, and shows what was measured until then.
 """
 
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,6 +43,21 @@ def _rtts(_context: click.Context, _parameter: click.Parameter, text: str) -> tu
     return found
 
 
+def _writable(
+    _context: click.Context, _parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """*path*, seen to be one that can be written: not after all that was measured."""
+    if path is not None and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"{path.parent} is no directory to write in")
+    return path
+
+
+def _drawable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and find_spec("matplotlib") is None:
+        raise click.ClickException("no matplotlib: pip install 'containerfs[bench]'")
+    return _writable(context, parameter, path)
+
+
 @click.command()
 @click.argument("letters", nargs=-1, metavar="[JOB]...", type=click.Choice(LETTERS))
 @click.option(
@@ -63,9 +79,21 @@ def _rtts(_context: click.Context, _parameter: click.Parameter, text: str) -> tu
     help="Who has spent more seconds on a job does no further round.",
 )
 @click.option("--quick", is_flag=True, help="Tiny sizes: to see that it works.")
-@click.option("--json", "json_file", type=_FILE, help="Write everything that was measured.")
-@click.option("--markdown", type=_FILE, help="Write the tables.")
-@click.option("--plot", "picture", type=_FILE, help="Draw what job k found (needs matplotlib).")
+@click.option(
+    "--json",
+    "json_file",
+    type=_FILE,
+    callback=_writable,
+    help="Write everything that was measured.",
+)
+@click.option("--markdown", type=_FILE, callback=_writable, help="Write the tables.")
+@click.option(
+    "--plot",
+    "picture",
+    type=_FILE,
+    callback=_drawable,
+    help="Draw what job k found (needs matplotlib).",
+)
 def main(
     *,
     letters: tuple[str, ...],
@@ -89,6 +117,8 @@ def main(
     e  many small files copied in        j  an editor's save
     k  growth: d and c at several sizes
     """
+    if picture is not None and letters and "k" not in letters:
+        raise click.UsageError("--plot draws job k, which is not to be done")
     plan = Plan(
         jobs=chosen(letters),
         rtts=rtts,
@@ -116,7 +146,7 @@ def main(
     if markdown is not None:
         report.write_markdown(markdown, about=facts, samples=samples)
     if picture is not None:
-        _draw(picture, samples)
+        plot.draw(picture, samples)
     sys.exit(code)
 
 
@@ -129,13 +159,6 @@ def _facts(plan: Plan, *, quick: bool, before: float) -> dict[str, Any]:
         "rounds": plan.rounds,
         "quick": quick,
     }
-
-
-def _draw(picture: Path, samples: Sequence[Sample]) -> None:
-    try:
-        plot.draw(picture, samples)
-    except ImportError as exc:
-        raise click.ClickException("no matplotlib: pip install 'containerfs[bench]'") from exc
 
 
 if __name__ == "__main__":
