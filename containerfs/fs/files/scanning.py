@@ -198,7 +198,7 @@ class Order:
             window *= -(-(self._place - self._begun) // max(1, self._opens))
         start, end = max(self._ahead, self._place + 1), self._place + 1 + window
         if crosses and end > len(self._files):
-            for directory in islice(self._following, window):
+            for directory in islice(self._following, LAST_WINDOW):
                 self._add(directory)
                 if end <= len(self._files):
                     break
