@@ -49,6 +49,7 @@ def test_a_scan_of_the_files_of_one_suffix_asks_for_no_others(server, mount, run
         {
             "path": f"/mnt/data/f{n:03}{'.c' if n % share else '.py'}",
             "content_base64": "Y29udGVudA==",
+            "created_at": 1_000 + n,  # so that no other order looks like theirs by accident
         }
         for n in range(COUNT)
     ]
