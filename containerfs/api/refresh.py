@@ -6,15 +6,15 @@ the beginning of another one; where it does not, because its end was deleted or 
 walked on until it does.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import count
+from collections.abc import Container, Mapping, Sequence
+from itertools import count, pairwise
 from typing import TypeVar
 
 import trio
 
 from containerfs.api.client import Client
 from containerfs.api.listing import PAGE, Tell, all_files
-from containerfs.api.types import RemoteFile
+from containerfs.api.types import Page, RemoteFile
 from containerfs.api.walk import CursorGoneError, Entry, Fetch, Walk
 from containerfs.errors import FileSystemError, Invalid, NotFound
 
@@ -50,6 +50,50 @@ async def files_again(
         except CursorGoneError:
             pass  # it changes while it is read: both ends have a way with that
     return await all_files(client, container_id, known=known, tell=tell)
+
+
+async def new_files(
+    client: Client, container_id: str, last: Sequence[RemoteFile], *, own: Container[str]
+) -> tuple[RemoteFile, ...] | None:
+    """*last* with what the newest page of the list shows to be new, changed or gone.
+
+    Args:
+        last: What is known, newest first.
+        own: The ids of what was made here, and may not have been listed yet.
+
+    Returns:
+        None where the page does not reach what is known, and only the whole list can tell.
+    """
+    known = await _by_id(last)
+    page = await client.list_files(container_id, limit=PAGE, known=known)
+    return with_newest(page, last, known=known, own=own)
+
+
+def with_newest(
+    page: Page[T], last: Sequence[T], *, known: Mapping[str, T], own: Container[str]
+) -> tuple[T, ...] | None:
+    """*last* with what *page*, the newest of the list, shows; see `new_files`.
+
+    All that is newer than its end is on the page. Within that second the order is the server's
+    secret, and so it is where the page is not in the order of time: then nothing is gone.
+    """
+    newest = {entry.id: entry for entry in page.data}
+    if not page.has_more:
+        return tuple(newest.values())
+    if not newest:
+        return None
+    *_, end = newest.values()
+    is_joined = any(known.get(id) is entry for id, entry in newest.items()) or end.id in own
+    if not is_joined:
+        return None
+    times = [entry.created for entry in newest.values()]
+    is_falling = all(before >= after for before, after in pairwise(times))
+    older = (
+        entry
+        for entry in last
+        if entry.id not in newest and (not is_falling or entry.created <= end.created)
+    )
+    return (*newest.values(), *older)
 
 
 async def _by_id(files: Sequence[RemoteFile]) -> dict[str, RemoteFile]:

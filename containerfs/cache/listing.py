@@ -15,20 +15,31 @@ LONG_LIFE = 10.0  # times what it took: how long a long listing is believed
 LONGEST_LIFE = 60.0  # seconds; what the pages and the time of a listing can add up to
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Listing(Generic[EntryT]):
-    """What a container (or the account) held; a new object for each answer of the server."""
+    """What a container (or the account) held; a new object whenever that is something else.
+
+    Attributes:
+        expires: Until when, on trio's clock, it is believed to be all.
+        known_until: Until when what it has is believed: before, only what is new is asked for.
+    """
 
     entries: tuple[EntryT, ...]
-    expires: float  # trio's clock; believed until then
+    expires: float
+    known_until: float = 0.0
+
+    @property
+    def entries_expire(self) -> float:
+        """Until when each of its entries is believed."""
+        return max(self.expires, self.known_until)
 
 
 def life(ttl: float, *, took: float, entries: int) -> float:
-    """Seconds for which a listing is believed, from when it was asked for.
+    """Seconds for which what a listing has is believed, from when it was asked for.
 
     One of several pages, or one that takes long, is believed longer than the *ttl*: reading it
-    must fill neither all the requests nor all the time that there are. What others change in so
-    large a container is seen within a minute.
+    must fill neither all the requests nor all the time that there are. What others change and
+    remove in so large a container is seen within a minute.
     """
     grown = max(ttl * -(-entries // PAGE), LONG_LIFE * took if took >= LONG else 0.0)
     return max(ttl, min(grown, LONGEST_LIFE))

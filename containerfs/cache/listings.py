@@ -15,6 +15,7 @@ from typing import Generic
 import cachetools
 import trio
 
+from containerfs.api.listing import PAGE
 from containerfs.cache.listing import Arrival, Listing, life
 from containerfs.cache.overlay import EntryT, Overlay
 from containerfs.cache.state import State
@@ -50,6 +51,10 @@ def not_remembered(state: State) -> Iterator[None]:
 Tell = Callable[[Sequence[EntryT]], None]
 Fetch = Callable[[str, tuple[EntryT, ...], Tell[EntryT]], Awaitable[tuple[EntryT, ...]]]
 
+# Asks for what is new: the key of a listing, and what is known of it. Returns the listing with it;
+# None where only the whole tells.
+FetchNew = Callable[[str, tuple[EntryT, ...]], Awaitable[tuple[EntryT, ...] | None]]
+
 
 class Listings(Generic[EntryT]):
     """One kind of listing: how it is asked for, remembered and changed."""
@@ -62,8 +67,10 @@ class Listings(Generic[EntryT]):
         state: State,
         ttl: float,
         capacity: int,
+        fetch_new: FetchNew[EntryT] | None = None,
     ) -> None:
         self._fetch: Fetch[EntryT] = fetch
+        self._fetch_new: FetchNew[EntryT] | None = fetch_new
         self._recall: Callable[[str], tuple[EntryT, ...] | None] = recall
         self._state = state
         self._ttl = ttl
@@ -115,7 +122,7 @@ class Listings(Generic[EntryT]):
         arrival = self._fetching.get(key)
         if arrival is None or fresh:
             arrival = self._fetching[key] = Arrival(next(self._numbers), ttl=self._ttl)
-            nursery.start_soon(self._run, key, arrival)
+            nursery.start_soon(self._run, key, arrival, fresh)
         return arrival
 
     async def _wait(self, key: str, arrival: Arrival[EntryT]) -> Listing[EntryT]:
@@ -149,11 +156,16 @@ class Listings(Generic[EntryT]):
             self._last[key] = Listing(entries, 0.0)
         return self._last[key]
 
-    async def _run(self, key: str, arrival: Arrival[EntryT]) -> None:
+    async def _run(self, key: str, arrival: Arrival[EntryT], fresh: bool) -> None:
         begun = trio.current_time()
         try:
             last = self._last.get(key)
             known = () if last is None else self.overlay(key).over(last.entries)
+            if last is not None and self._fetch_new and not fresh and begun < last.known_until:
+                listed = await self._fetch_new(key, known)
+                if listed is not None:
+                    arrival.listing = self._take_new(key, arrival, last, listed, begun=begun)
+                    return
             listed = await self._fetch(key, known, arrival.tell)
             arrival.listing = self._take(key, arrival, listed, begun=begun)
         except FileSystemError as exc:
@@ -178,8 +190,39 @@ class Listings(Generic[EntryT]):
         if self._fetching.get(key) is arrival:  # else a later one may tell of a time before this
             self._settle(key, listed, begun=begun)
         took = trio.current_time() - begun
-        seconds = life(self._ttl, took=took, entries=len(listed))
-        listing = Listing(overlay.over(listed), begun + seconds)
+        known_until = begun + life(self._ttl, took=took, entries=len(listed))
+        has_pages = self._fetch_new is not None and len(listed) > PAGE
+        expires = begun + self._ttl if has_pages else known_until
+        listing = Listing(overlay.over(listed), expires, known_until)
+        self._remember(key, listing)
+        return listing
+
+    def _take_new(
+        self,
+        key: str,
+        arrival: Arrival[EntryT],
+        last: Listing[EntryT],
+        listed: tuple[EntryT, ...],
+        *,
+        begun: float,
+    ) -> Listing[EntryT]:
+        """What is known now that *last* became *listed*.
+
+        Nothing is settled by that: whether the server's lists show what was made here, and not what
+        was deleted here, only the whole tells.
+        """
+        if arrival.number < self._last_number.get(key, 0):
+            return self._last[key]
+        self._is_late = False
+        self._last_number[key] = arrival.number
+        seconds = life(self._ttl, took=trio.current_time() - begun, entries=1)
+        expires = min(begun + seconds, last.known_until)
+        entries = self.overlay(key).over(listed)
+        if entries == last.entries:
+            last.expires = expires
+            self._remember(key, last)
+            return last
+        listing = Listing(entries, expires, last.known_until)
         self._remember(key, listing)
         return listing
 

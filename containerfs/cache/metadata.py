@@ -12,7 +12,7 @@ import trio
 
 from containerfs.api.client import Client
 from containerfs.api.listing import all_containers
-from containerfs.api.refresh import files_again
+from containerfs.api.refresh import files_again, new_files
 from containerfs.api.types import Container, RemoteFile
 from containerfs.cache.listing import Arrival, Listing
 from containerfs.cache.listings import Listings, Tell, not_remembered
@@ -60,6 +60,7 @@ class Metadata:
         )
         self._files: Listings[RemoteFile] = Listings(
             fetch=self._fetch_files,
+            fetch_new=self._fetch_new_files,
             recall=state.files_listing,
             state=state,
             ttl=ttl,
@@ -94,6 +95,12 @@ class Metadata:
         listed = await files_again(self._client, container_id, last, tell=tell)
         await self._confirm_unlisted(container_id, listed, begun=begun)
         return listed
+
+    async def _fetch_new_files(
+        self, container_id: str, last: tuple[RemoteFile, ...]
+    ) -> tuple[RemoteFile, ...] | None:
+        own = self._files.overlay(container_id).created
+        return await new_files(self._client, container_id, last, own=own)
 
     async def _confirm_unlisted(
         self, container_id: str, listed: tuple[RemoteFile, ...], *, begun: float

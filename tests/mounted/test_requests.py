@@ -208,12 +208,48 @@ def test_an_unchanged_listing_is_refreshed_by_asking_for_each_of_its_pages_once(
     box = mount(ttl=1) / "box"
     assert len(os.listdir(box)) == MANY
     asked()
-    entries = eventually(lambda: len(os.listdir(box)) == MANY and asked.entries())
-    listed = [entry["query"] for entry in entries if entry["operation"] == "list_files"]
-    assert len(entries) <= 1 + len(listed)
+    listed = []
+
+    def is_refreshed():
+        assert len(os.listdir(box)) == MANY
+        entries = asked.entries()
+        listed.extend(entry["query"] for entry in entries if entry["operation"] == "list_files")
+        return any("after=" in query for query in listed)
+
+    eventually(is_refreshed)
+    pages = [query for query in listed if "after=" in query]  # the first tells what is new, too
     # One more says that nothing follows the last. From one end: where each page begins is known.
-    assert len(set(listed)) == len(listed) <= MANY // PAGE + 1
+    assert len(set(pages)) == len(pages) <= MANY // PAGE
     assert not any("order=asc" in query for query in listed)
+
+
+def test_what_is_new_in_a_large_listing_is_asked_for_with_one_page(
+    server, filled, mount, asked, eventually
+):
+    filled(MANY)
+    mounted = mount(ttl=1)
+    box = mounted / "box"
+    id = os.getxattr(box, "user.containerfs.id").decode()
+    assert len(os.listdir(box)) == MANY
+    assert not (box / "new").exists()
+    asked()
+    server.write(id, "/mnt/data/new", b"of others")
+    eventually((box / "new").exists)
+    assert (box / "new").read_bytes() == b"of others"
+    newest = server.write(id, "/mnt/data/newest", b"of others, too")
+    eventually(lambda: "newest" in os.listdir(box))
+    assert len(os.listdir(box)) == MANY + 2
+    server.call("DELETE", f"/v1/containers/{id}/files/{newest['id']}")
+    eventually(lambda: "newest" not in os.listdir(box))
+    entries = asked.entries()
+    listed = [entry["query"] for entry in entries if entry["operation"] == "list_files"]
+    assert listed
+    assert not any("after=" in query or "order=asc" in query for query in listed)
+    # After as many times the ttl as it has pages it is read as a whole.
+    old = os.getxattr(box / "00005", "user.containerfs.id").decode()
+    server.call("DELETE", f"/v1/containers/{id}/files/{old}")
+    eventually(lambda: not (box / "00005").exists())
+    assert len(os.listdir(box)) == MANY
 
 
 # e, f, j: what is written.

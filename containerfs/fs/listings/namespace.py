@@ -206,8 +206,10 @@ class Namespace:
 
     def expires(self, node: Node) -> float:
         """When what is known of *node* must be asked for again, on trio's clock."""
-        container = node.container
-        return self._believed_until(None if container is node else container)
+        container = None if node.container is node else node.container
+        if container is None or container.is_snapshot or container.listing is None:
+            return self._believed_until(container)
+        return container.listing.entries_expire
 
     def entries_expire(self, directory: Directory) -> float:
         """When the entries of *directory*, absent ones too, must be asked for again."""
