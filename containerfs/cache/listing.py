@@ -21,17 +21,12 @@ class Listing(Generic[EntryT]):
 
     Attributes:
         expires: Until when, on trio's clock, it is believed to be all.
-        known_until: Until when what it has is believed: before, only what is new is asked for.
+        known_until: Until when what it has is believed: until then only what is new is asked for.
     """
 
     entries: tuple[EntryT, ...]
     expires: float
-    known_until: float = 0.0
-
-    @property
-    def entries_expire(self) -> float:
-        """Until when each of its entries is believed."""
-        return max(self.expires, self.known_until)
+    known_until: float
 
 
 def life(ttl: float, *, took: float, entries: int) -> float:

@@ -143,8 +143,10 @@ class Listings(Generic[EntryT]):
             arrival.error or "the server takes long",
         )
         self._is_late = True
-        entries = self.overlay(key).over(self._last[key].entries)
-        stale = Listing(entries, trio.current_time() + min(self._ttl, STALE_LIFE))
+        last = self._last[key]
+        expires = trio.current_time() + min(self._ttl, STALE_LIFE)
+        entries = self.overlay(key).over(last.entries)
+        stale = Listing(entries, expires, max(last.known_until, expires))
         self._last[key] = self._fresh[key] = stale
         return stale
 
@@ -153,7 +155,7 @@ class Listings(Generic[EntryT]):
             entries = self._recall(key)
             if entries is None:
                 return None
-            self._last[key] = Listing(entries, 0.0)
+            self._last[key] = Listing(entries, 0.0, 0.0)
         return self._last[key]
 
     async def _run(self, key: str, arrival: Arrival[EntryT], fresh: bool) -> None:

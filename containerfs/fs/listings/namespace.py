@@ -209,10 +209,10 @@ class Namespace:
         container = None if node.container is node else node.container
         if container is None or container.is_snapshot or container.listing is None:
             return self._believed_until(container)
-        return container.listing.entries_expire
+        return container.listing.known_until
 
     def entries_expire(self, directory: Directory) -> float:
-        """When the entries of *directory*, absent ones too, must be asked for again."""
+        """When *directory* may have other entries: what is absent is believed until then."""
         return self._believed_until(directory.container)
 
     def _believed_until(self, container: ContainerDirectory | None) -> float:
