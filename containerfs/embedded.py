@@ -76,21 +76,24 @@ def _command(*, socket: Path, data: Path) -> list[str]:
 
 def _private_directory(runtime_dir: Path) -> Path:
     """A directory (0700) whose name is short enough for a socket in it."""
-    directory = _new_directory(runtime_dir, "server")
-    if len(os.fsencode(directory)) + len("/socket") > _LONGEST_SOCKET:
+    places = (runtime_dir, "server"), (Path("/tmp"), "containerfs-server")  # noqa: S108 - made anew
+    for above, name in places:
+        _remove_left(above, name)
+    for above, name in places:
+        directory = Path(tempfile.mkdtemp(prefix=f"{name}-{os.getpid()}-", dir=above))
+        if len(os.fsencode(directory)) + len("/socket") <= _LONGEST_SOCKET:
+            break
         directory.rmdir()
-        directory = _new_directory(Path("/tmp"), "containerfs-server")  # noqa: S108 - it is made anew
     return directory
 
 
-def _new_directory(above: Path, name: str) -> Path:
-    """A new directory there; those that mounts of this user left there are removed."""
+def _remove_left(above: Path, name: str) -> None:
+    """Remove the directories there of mounts of this user that were killed."""
     for left in above.glob(f"{name}-*-*"):
         with suppress(OSError):  # another mount, which begins too, removed it
             is_ours = left.lstat().st_uid == os.geteuid()
             if is_ours and not Path("/proc", left.name.split("-")[-2]).exists():
-                shutil.rmtree(left, ignore_errors=True)  # its mount was killed
-    return Path(tempfile.mkdtemp(prefix=f"{name}-{os.getpid()}-", dir=above))
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:

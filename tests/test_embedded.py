@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,16 @@ async def test_it_ends_when_its_holder_is_killed(tmp_path, name):
     async with embedded.running(data=tmp_path / "data", runtime_dir=runtime_dir) as new_address:
         assert is_listening(new_address)
         assert not Path(address).parent.exists()  # what the killed one left has been cleared
+
+
+async def test_what_was_left_where_paths_are_short_is_cleared_by_who_needs_no_such(tmp_path):
+    ended = await trio.lowlevel.open_process(["true"])
+    await ended.wait()
+    left = Path(tempfile.mkdtemp(prefix=f"containerfs-server-{ended.pid}-", dir="/tmp"))
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        async with embedded.running(data=tmp_path / "data", runtime_dir=Path(short)) as address:
+            assert Path(short) in address.parents
+            assert not left.exists()
 
 
 async def test_its_containers_do_not_expire(tmp_path):
